@@ -1,0 +1,1 @@
+"""From a network and a learning rule to C. Read `pipeline.py` first."""
