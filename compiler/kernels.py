@@ -1,0 +1,186 @@
+"""Kernels: one C function an op, shared by equal ops, remembered by the hash of what made them."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from inspect import getsourcefile
+from pathlib import Path
+
+from strop.compiler.ir import Op, Program, TensorType, digest
+from strop.compiler.ops import spec
+from strop.compiler.schedules import Tiling
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a kernel. writes: whether the kernel stores to it."""
+
+    name: str
+    ctype: str
+    writes: bool
+
+    def __str__(self) -> str:
+        return f"{'' if self.writes else 'const '}{self.ctype} *restrict {self.name}"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A C function. body: statements, indented.  parameters: inputs, then outputs that overwrite no input."""
+
+    parameters: tuple[Parameter, ...]
+    body: str
+
+    def function(self, name: str) -> str:
+        """The definition under a name."""
+        head = f"static void {name}({', '.join(map(str, self.parameters))}) {{"
+        return f"{head}\n{self.body}}}\n"
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What makes a kernel, independent of names: operations by index of their operands, types and attributes.
+
+    types: of every operand, inputs first.  steps: (kind, input indices, output indices, attrs).  results: operand
+    indices of the outputs.  over: the input whose memory the first result takes over.
+    """
+
+    types: tuple[TensorType, ...]
+    inputs: int
+    steps: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[tuple[str, object], ...]], ...]
+    results: tuple[int, ...]
+    over: int | None
+    fma: bool
+    tiling: Tiling
+
+    @property
+    def outer(self) -> bool:
+        """Whether it updates a weight by the outer product of one sample."""
+        return any(spec(kind).outer and self.types[sources[0]].shape[0] == 1 for kind, sources, _, _ in self.steps)
+
+    @property
+    def key(self) -> str:
+        """Changes with anything that could change the C."""
+        kinds = dict.fromkeys(kind for kind, *_ in self.steps)
+        made_of = [version("strop"), version("apache-tvm"), _sources(), *map(_source, kinds), str(self)]
+        return digest("\n".join(made_of).encode())
+
+
+def kernel_spec(program: Program, op: Op, tiling: Tiling) -> KernelSpec:
+    """Describe an op's kernel without names, so that equal layers share it."""
+    index = {name: i for i, name in enumerate(operands(op))}
+    types = [program.values[name].type for name in index]
+    steps = []
+    for part in op.parts:
+        sources = tuple(index[name] for name in part.inputs)
+        for name in part.outputs:
+            types.append(program.values[name].type)
+            index[name] = len(types) - 1
+        attrs = tuple((key, value) for key, value in part.attrs.items() if key != "over")
+        steps.append((part.kind, sources, tuple(index[n] for n in part.outputs), attrs))
+    results = tuple(index[name] for name in op.outputs)
+    over = index.get(str(op.attrs.get("over")))
+    return KernelSpec(tuple(types), len(operands(op)), tuple(steps), results, over, program.fma, tiling)
+
+
+def operands(op: Op) -> tuple[str, ...]:
+    """The values a kernel reads, each once: what `x + x` reads is one parameter."""
+    return tuple(dict.fromkeys(op.inputs))
+
+
+def overwritten(kernel: KernelSpec) -> dict[int, int]:
+    """Result operand -> input operand whose memory it is: variables updated in place, inputs taken over."""
+    taken = {} if kernel.over is None else {kernel.results[0]: kernel.over}
+    return taken | {
+        outputs[out]: sources[source]
+        for kind, sources, outputs, _ in kernel.steps
+        for out, source in spec(kind).overwrites.items()
+    }
+
+
+def result_order(kernel: KernelSpec) -> list[int]:
+    """Results as TensorIR lays them out: a weight's update before the gradient that shares its loops."""
+    variables = {outputs[out] for kind, _, outputs, _ in kernel.steps for out in spec(kind).overwrites}
+    return sorted(kernel.results, key=lambda operand: operand not in variables)
+
+
+def operand_names(kernel: KernelSpec) -> list[str]:
+    """A C name for every operand, from the ops' own vocabulary."""
+    names: list[str] = [""] * len(kernel.types)
+    for kind, sources, outputs, _ in kernel.steps:
+        for i, name in [
+            *zip(sources, spec(kind).operands, strict=False),
+            *zip(outputs, spec(kind).results, strict=False),
+        ]:
+            if not names[i]:
+                names[i] = _unique(name, names)
+    return names
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    count, candidate = 1, name
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}{count}"
+    return candidate
+
+
+def macs(program: Program, op: Op) -> int:
+    """Multiply-accumulates of one run of an op."""
+    total = 0
+    for part in op.parts:
+        inputs, outputs = ([program.values[n].type for n in names] for names in (part.inputs, part.outputs))
+        total += spec(part.kind).macs(inputs, outputs, part.attrs)
+    return total
+
+
+def lower(program: Program, tiling: Tiling) -> dict[Op, Kernel]:
+    """A kernel for every op of both functions that needs code."""
+    specs = {
+        op: kernel_spec(program, op, tiling) for ops in program.functions().values() for op in ops if needs_code(op)
+    }
+    made = {kernel: _cached(kernel) for kernel in dict.fromkeys(specs.values())}
+    return {op: made[kernel] for op, kernel in specs.items()}
+
+
+def needs_code(op: Op) -> bool:
+    """Whether the op is more than another name for its input's memory."""
+    return bool(op.body) or not spec(op.kind).free
+
+
+def cache_folder() -> Path:
+    """Where generated code is remembered between builds; STROP_CACHE overrides."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("STROP_CACHE") or Path(home) / "strop")
+
+
+def _cached(kernel: KernelSpec) -> Kernel:
+    path = cache_folder() / "kernels" / f"{kernel.key}.json"
+    if path.is_file():
+        row = json.loads(path.read_text())
+        return Kernel(tuple(Parameter(**p) for p in row["parameters"]), row["body"])
+    from strop.compiler.lower import lower_kernel
+
+    made = lower_kernel(kernel)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(made)))
+    temporary.replace(path)
+    return made
+
+
+@cache
+def _source(kind: str) -> str:
+    """Hash of the file that defines an op: one that a user registers may change while strop does not."""
+    return digest(Path(getsourcefile(type(spec(kind))) or __file__).read_bytes())
+
+
+@cache
+def _sources() -> str:
+    """Hash of the files that decide what a kernel looks like."""
+    folder = Path(__file__).parent
+    own = (folder / name for name in ("lower.py", "cprint.py", "schedules.py", "kernels.py"))
+    files = [*own, *sorted((folder / "ops").glob("*.py"))]
+    return digest(b"".join(file.read_bytes() for file in files))

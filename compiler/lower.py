@@ -1,0 +1,198 @@
+"""Tensor expressions to C through TVM: the only file that knows it (apache-tvm 0.27.0.post1)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tvm
+from tvm import s_tir, sym, te, tirx
+
+from strop.compiler.cprint import Printer
+from strop.compiler.dtypes import DTYPES, DType
+from strop.compiler.kernels import Kernel, KernelSpec, Parameter, operand_names, overwritten, result_order
+from strop.compiler.ops import spec
+from strop.compiler.schedules import Stage, arrange
+from strop.errors import LowerError
+
+PASSES = (
+    s_tir.transform.CanonicalizeLoop(),
+    s_tir.transform.LowerInitBlock(),
+    s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+    s_tir.transform.ConvertBlocksToOpaque(),
+    s_tir.transform.CompactBufferAllocation(),
+    s_tir.transform.LowerMatchBuffer(),
+    s_tir.transform.StmtSimplify(),
+    s_tir.transform.LowerOpaqueBlock(),
+    tirx.transform.FlattenBuffer(),
+    tirx.transform.NarrowDataType(32),
+    s_tir.transform.LoopPartition(),
+    tirx.transform.UnrollLoop(),
+    s_tir.transform.RenormalizeSplitPattern(),
+    tirx.transform.StmtSimplify(),
+    tirx.transform.RemoveNoOp(),
+)
+"""TVM's own lowering for plain CPU loops, up to where it would add packed-argument checks."""
+
+
+class Expressions:
+    """The language of `ops.base.Te` in TVM's terms; records a Stage for every tensor it makes."""
+
+    def __init__(self) -> None:
+        self.stages: dict[Any, Stage] = {}
+        self.tile: tuple[int, ...] = ()
+        self.dot = self.window = False
+        self.names: set[str] = set()
+
+    def compute(self, shape: Sequence[int], element: Callable[..., Any], name: str) -> Any:
+        """One stage: a map, or a sum or maximum if the element is one."""
+        name = self._fresh(name)
+        tensor = te.compute(tuple(shape), element, name=name)
+        reduces = bool(tensor.op.reduce_axis)
+        self.stages[tensor.op] = Stage(
+            name, tuple(shape), reduces, tile=self.tile if reduces else (), dot=self.dot, window=self.window,
+            reads=self._reads(tensor),
+        )  # fmt: skip
+        return tensor
+
+    def _reads(self, tensor: Any) -> frozenset[str]:
+        """Names of the stages that a tensor reads."""
+        return frozenset(self.stages[t.op].name for t in tensor.op.input_tensors if t.op in self.stages)
+
+    def _fresh(self, name: str) -> str:
+        count, candidate = 1, name
+        while candidate in self.names:
+            count += 1
+            candidate = f"{name}{count}"
+        self.names.add(candidate)
+        return candidate
+
+    def axes(self, *extents: int) -> tuple[Any, ...]:
+        """Reduction axes."""
+        return tuple(te.reduce_axis((0, extent), name=f"r{i}") for i, extent in enumerate(extents))
+
+    def sum(self, expr: Any, axes: Sequence[Any]) -> Any:
+        """Sum from zero."""
+        return te.sum(expr, axis=list(axes))
+
+    def max(self, expr: Any, axes: Sequence[Any]) -> Any:
+        """Maximum from the lowest number."""
+        return te.max(expr, axis=list(axes))
+
+    def compute_argmax(
+        self, shape: Sequence[int], element: Callable[..., tuple[Any, Any]], axes: Sequence[Any], name: str
+    ) -> tuple[Any, Any]:
+        """Maximum and the label of the first place that has it."""
+        name = self._fresh(name)
+
+        def labelled(*index: Any) -> Any:
+            value, label = element(*index)
+            return ARGMAX((value, tirx.Cast("uint8", label)), axis=list(axes))
+
+        value, label = te.compute(tuple(shape), labelled, name=name)
+        self.stages[value.op] = Stage(
+            name, tuple(shape), True, (False, False), window=self.window, reads=self._reads(value)
+        )
+        return value, label
+
+    def where(self, condition: Any, then: Any, otherwise: Any) -> Any:
+        """Evaluates the chosen side only."""
+        return tirx.if_then_else(condition, then, otherwise)
+
+    def every(self, *conditions: Any) -> Any:
+        """Logical and."""
+        return tirx.all(*conditions)
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """A function of runtime/numerics.h."""
+        return tirx.call_pure_extern("float32", f"strop_{function}f", *arguments)
+
+    def sign_hash(self, seed: int, tensor: int, index: Any) -> Any:
+        """The generator of runtime/rng.h."""
+        keys = (tirx.const(seed, "uint32"), tirx.const(tensor, "uint32"))
+        return tirx.call_pure_extern("float32", "strop_rng_sign", *keys, tirx.Cast("uint32", index))
+
+    def const(self, value: float) -> Any:
+        """A float32 constant."""
+        return tirx.const(float(value), "float32")
+
+    def cast(self, expr: Any, dtype: DType) -> Any:
+        """Convert."""
+        return tirx.Cast(dtype.name, expr)
+
+
+def _larger(a: Any, b: Any) -> Any:
+    """The pair with the larger value; the first of equals."""
+    wins = b[0] > a[0]
+    return tirx.Select(wins, b[0], a[0]), tirx.Select(wins, b[1], a[1])
+
+
+def _lowest(value: Any, label: Any) -> Any:
+    return tirx.const(-3.4028234663852886e38, value), tirx.const(0, label)
+
+
+ARGMAX = te.comm_reducer(_larger, _lowest, name="argmax")
+
+
+def lower_kernel(kernel: KernelSpec) -> Kernel:
+    """Express, schedule, lower and print one kernel. Raises LowerError where TVM or the printer cannot."""
+    try:
+        expressions, arguments, replaced = _express(kernel)
+        stages = list(expressions.stages.values())
+        schedule = s_tir.Schedule(te.create_prim_func(arguments))
+        arrange(schedule, stages, kernel.tiling, outer=kernel.outer)
+        function = tvm.transform.Sequential(list(PASSES))(schedule.mod)["main"]
+    except (RuntimeError, ValueError, TypeError) as error:
+        kinds = ", ".join(step[0] for step in kernel.steps)
+        raise LowerError(f"TVM cannot schedule {kinds}", where=str(error).strip().splitlines()[-1]) from error
+    return _print(kernel, function, replaced)
+
+
+def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, int]]:
+    """Build the expression; returns it with the function's arguments: inputs, then results."""
+    names, language = operand_names(kernel), Expressions()
+    language.names.update(names[: kernel.inputs])
+    env: dict[int, Any] = {}
+    for i in range(kernel.inputs):
+        env[i] = te.placeholder(kernel.types[i].shape, name=names[i], dtype=kernel.types[i].dtype.name)
+    for kind, sources, outputs, attrs in kernel.steps:
+        language.tile, language.dot = spec(kind).tiles(dict(attrs)), spec(kind).dot
+        language.window = spec(kind).tiles_windows(dict(attrs))
+        types = [kernel.types[i] for i in sources]
+        made = spec(kind).expression(language, [env[i] for i in sources], types, dict(attrs))
+        env.update(zip(outputs, made, strict=True))
+    results = [env[i] for i in result_order(kernel)]
+    for tensor in results:
+        stage = language.stages[tensor.op]
+        marked = tuple(old or i == tensor.value_index for i, old in enumerate(stage.results))
+        language.stages[tensor.op] = replace(stage, results=marked)
+    return language, [*(env[i] for i in range(kernel.inputs)), *results], overwritten(kernel)
+
+
+def _print(kernel: KernelSpec, function: Any, replaced: Mapping[int, int]) -> Kernel:
+    names = operand_names(kernel)
+    printer = Printer(names, kernel.fma, Bounds())
+    parameters: dict[str, Parameter] = {}
+    operands = [*range(kernel.inputs), *result_order(kernel)]
+    for operand, var in zip(operands, function.params, strict=True):
+        place = replaced.get(operand, operand)
+        writes = operand >= kernel.inputs or place in replaced.values()
+        printer.bind(var, names[place])
+        ctype = DTYPES[kernel.types[place].dtype.name].c
+        parameters[names[place]] = Parameter(names[place], ctype, writes)
+    printer.statement(function.body)
+    return Kernel(tuple(parameters.values()), "".join(line + "\n" for line in printer.lines))
+
+
+class Bounds:
+    """What the printer asks about indices: C's / and % round to zero, the expressions' to minus infinity."""
+
+    def __init__(self) -> None:
+        self.analyzer = sym.Analyzer()
+
+    def loop(self, node: Any) -> None:
+        """Learn a loop variable's range."""
+        self.analyzer.bind(node.loop_var, tvm.ir.Range.from_min_extent(node.min, node.extent))
+
+    def not_negative(self, node: Any) -> bool:
+        """Whether the expression is certainly at least 0, where both roundings agree."""
+        return int(self.analyzer.const_int_bound(node).min_value) >= 0

@@ -1,0 +1,173 @@
+"""What an op has to say of itself, and the small language its tensor expression is written in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strop.compiler.dtypes import FLOAT32, DType
+from strop.compiler.ir import Builder, Op, TensorType
+
+Array = NDArray[Any]
+Attrs = Mapping[str, Any]
+Expr = Any  # a scalar expression: supports + - * / // % and comparisons
+Tensor = Any  # indexable by Exprs
+
+
+class Te(Protocol):
+    """The expression language: loops over output elements, reductions, choices, and the runtime's functions.
+
+    A reduction runs in row-major order of its axes, one accumulator an output element, unless a schedule says
+    otherwise. Function calls go to the runtime, never to a libm.
+    """
+
+    def compute(self, shape: Sequence[int], element: Callable[..., Expr], name: str) -> Tensor:
+        """A tensor whose element at an index is `element(*index)`."""
+
+    def axes(self, *extents: int) -> tuple[Expr, ...]:
+        """Reduction axes, outermost first."""
+
+    def sum(self, expr: Expr, axes: Sequence[Expr]) -> Expr:
+        """Sum of `expr` over the axes, from zero."""
+
+    def max(self, expr: Expr, axes: Sequence[Expr]) -> Expr:
+        """Largest `expr` over the axes."""
+
+    def compute_argmax(
+        self, shape: Sequence[int], element: Callable[..., tuple[Expr, Expr]], axes: Sequence[Expr], name: str
+    ) -> tuple[Tensor, Tensor]:
+        """Largest value over the axes and the uint8 label of the first place that has it; element -> (value, label)."""
+
+    def where(self, condition: Expr, then: Expr, otherwise: Expr) -> Expr:
+        """A choice that evaluates only the chosen side, so `then` may index outside when the condition is false."""
+
+    def every(self, *conditions: Expr) -> Expr:
+        """Logical and."""
+
+    def call(self, function: str, *arguments: Expr) -> Expr:
+        """A float32 function of the runtime: exp, log, tanh, sigmoid, sqrt."""
+
+    def sign_hash(self, seed: int, tensor: int, index: Expr) -> Expr:
+        """+1 or -1 from the counter-based generator at (seed, tensor, index)."""
+
+    def const(self, value: float) -> Expr:
+        """A float32 constant."""
+
+    def cast(self, expr: Expr, dtype: DType) -> Expr:
+        """Convert to another dtype."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test case of an op: input types and attributes; `draw` fills special inputs such as labels."""
+
+    inputs: tuple[TensorType, ...]
+    attrs: Attrs = field(default_factory=dict)
+
+
+def f32(*shape: int) -> TensorType:
+    """A float32 tensor type."""
+    return TensorType(tuple(shape), FLOAT32)
+
+
+def guarded(te: Te, condition: Expr | None, term: Expr) -> Expr:
+    """The term where the condition holds, else 0; a condition of None always holds."""
+    return term if condition is None else te.where(condition, term, te.const(0))
+
+
+class OpSpec:
+    """Base of all ops. An op is one instance, found by its `kind`."""
+
+    kind: ClassVar[str]
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    """Names of the inputs, as they stand in generated C; optional ones last."""
+    results: ClassVar[tuple[str, ...]] = ("y",)
+    """Names of the outputs."""
+    tile: ClassVar[tuple[int, ...]] = ()
+    """Output axes whose neighbours share operands: what a schedule keeps side by side in registers."""
+    dot: ClassVar[bool] = False
+    """Whether each output is a dot product with its own row of a weight: few rows side by side, unrolled deep."""
+    outer: ClassVar[bool] = False
+    """Whether it is an outer product of one sample: walked down its columns, a column's operand stays in a register."""
+    suffixes: ClassVar[tuple[str, ...]] = ("",)
+    """Appended to the stem to name each output."""
+    overwrites: ClassVar[Mapping[int, int]] = {}
+    """Output index -> input index of the variable it replaces in place."""
+    elementwise: ClassVar[bool] = False
+    """Whether element i of the outputs depends on element i only, for every input of the output's shape."""
+    plain: ClassVar[str] = ""
+    """The kind that computes the first output alone; takes over where the others are not read."""
+    free: ClassVar[bool] = False
+    """Whether the output is the input's memory under another type: no code, no copy."""
+    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
+    """Storage formats of float operands that this op is written for."""
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        """Types of the outputs."""
+        raise NotImplementedError
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        """Outputs in plain numpy, in the dtype of the inputs; shares nothing with `expression`."""
+        raise NotImplementedError
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        """Outputs as tensor expressions; `types` are the inputs' types."""
+        raise NotImplementedError
+
+    def tiles(self, attrs: Attrs) -> tuple[int, ...]:
+        """The tiled axes for these attributes."""
+        del attrs
+        return self.tile
+
+    def tiles_windows(self, attrs: Attrs) -> bool:
+        """Whether every output reduces a window of its own: the windows neither overlap nor leave the input."""
+        del attrs
+        return False
+
+    def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
+        """Emit ops that turn gradients of the outputs into gradients of the inputs; None where there is none."""
+        raise NotImplementedError
+
+    def macs(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType], attrs: Attrs) -> int:
+        """Multiply-accumulates of one run; 0 for what is no linear algebra."""
+        del inputs, outputs, attrs
+        return 0
+
+    def cases(self) -> list[Case]:
+        """Asymmetric, odd-sized, strided and padded examples for the tests."""
+        return []
+
+    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
+        """Random inputs for a case; overridden where inputs are not free (labels, indices, positive sums)."""
+        return [rng.standard_normal(t.shape).astype(t.dtype.numpy) for t in case.inputs]
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        """Input indices the gradient check perturbs; empty for ops without `vjp`."""
+        return ()
+
+
+class Elementwise(OpSpec):
+    """An op whose outputs have the shape of its first input, element by element."""
+
+    elementwise = True
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        """One output of the first input's type."""
+        del attrs
+        return [inputs[0]]
+
+    def element(self, te: Te, values: Sequence[Expr], attrs: Attrs) -> Expr:
+        """The output element from the inputs' elements at the same index."""
+        raise NotImplementedError
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        """Apply `element` at every index."""
+        return [te.compute(types[0].shape, lambda *i: self.element(te, [t[i] for t in inputs], attrs), self.kind)]
+
+    def cases(self) -> list[Case]:
+        """A batch of one and an odd batch."""
+        arity = getattr(self, "arity", 1)
+        return [Case((f32(1, 3, 5, 7),) * arity), Case((f32(3, 11),) * arity)]

@@ -1,0 +1,99 @@
+"""The recipe. Read `build` aloud: it is the whole compiler."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from strop.compiler.bundle import Bundle, make_bundle
+from strop.compiler.capture.torch import capture
+from strop.compiler.dtypes import DTYPES
+from strop.compiler.emit import Emitter
+from strop.compiler.ir import Program
+from strop.compiler.kernels import lower
+from strop.compiler.optim import SGD, Optimizer
+from strop.compiler.passes.flatten import flatten
+from strop.compiler.passes.fuse import fuse
+from strop.compiler.passes.hoist import hoist
+from strop.compiler.passes.legalize import legalize
+from strop.compiler.passes.order import order
+from strop.compiler.passes.pooling import pooling
+from strop.compiler.passes.reuse import reuse
+from strop.compiler.passes.simplify import simplify
+from strop.compiler.plan import check_fits, place
+from strop.compiler.rules import Rule, rule_class
+from strop.compiler.schedules import tiling
+from strop.compiler.verify import verify
+from strop.errors import UsageError, nearest
+from strop.targets.board import Board, load_board
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Progress = Callable[[str], None]
+
+
+def build(
+    model: "nn.Module",
+    example_input: "Tensor",
+    *,
+    loss: str = "cross_entropy",
+    rule: Rule | str = "backprop",
+    optimizer: Optimizer | None = None,
+    board: Board | str = "host",
+    batch: int = 1,
+    dtype: str = "float32",
+    seed: int | None = None,
+    name: str = "",
+    progress: Progress = lambda stage: None,
+) -> Bundle:
+    """Compile a network and a learning rule into C that trains on a board.
+
+    model: trained or fresh; it is read in evaluation mode and not changed.  example_input: float32, batch axis first.
+    loss: `cross_entropy` (labels int32 (B)) or `mse` (labels float32 of the output's shape).  rule: an instance or a
+    name; see `strop.rules`.  optimizer: `strop.optim.SGD(lr=0.01)` if not given.  board: a name, the path of a TOML
+    file, or a Board.  batch: samples a step.  seed: of the rule's random tensors.  progress: told each stage's name.
+
+    Raises a StropError of the stage that fails; equal arguments give equal bytes.
+    """
+    board = load_board(board) if isinstance(board, str) else board
+    rule = rule_class(rule)() if isinstance(rule, str) else rule
+    rule = rule if seed is None else replace(rule, seed=seed)
+    optimizer = optimizer or SGD()
+    _check(batch, dtype)
+
+    def stage(title: str, program: Program) -> Program:
+        progress(title)
+        return verify(program, title)
+
+    p = stage("capture", capture(model, example_input, name=name or type(model).__name__.lower(), batch=batch))
+    p = stage("rule", rule.apply(p, loss, optimizer))
+    p = stage("legalize", legalize(p, fma=board.core.fma, board=board.name))
+    p = stage("pooling", pooling(p))
+    p = stage("flatten", flatten(p))
+    p = stage("simplify", simplify(p))
+    p = stage("hoist", hoist(p))
+    p = stage("fuse", fuse(p))
+    p = stage("order", order(p))
+    p = stage("reuse", reuse(p))
+    p = p.with_(notes=_notes(rule, loss, optimizer, dtype))
+    progress("place")
+    plan = place(p)
+    if not board.is_host:
+        flash, ram = board.memory
+        check_fits(plan, ram.length, flash.length, board.name)
+    progress("lower")
+    emitter = Emitter(p, plan, lower(p, tiling(board.core.float_registers)))
+    progress("emit")
+    return make_bundle(p, plan, emitter, board, model)
+
+
+def _check(batch: int, dtype: str) -> None:
+    if batch < 1:
+        raise UsageError(f"a batch has at least 1 sample, not {batch}")
+    if dtype not in DTYPES or not DTYPES[dtype].is_float:
+        floats = [name for name, row in DTYPES.items() if row.is_float]
+        raise UsageError(f"parameters cannot be stored as {dtype!r}", do=nearest(dtype, floats))
+
+
+def _notes(rule: Rule, loss: str, optimizer: Any, dtype: str) -> dict[str, str]:
+    return {"rule": str(rule), "loss": loss, "optimizer": str(optimizer), "dtype": dtype}

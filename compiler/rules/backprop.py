@@ -1,0 +1,21 @@
+"""Backpropagation: one block, the task loss."""
+
+from dataclasses import dataclass
+
+from strop.compiler.ir import Builder, Program
+from strop.compiler.rules.base import Block, Rule, whole
+
+
+@dataclass(frozen=True)
+class Backprop(Rule):
+    """Gradient descent on the task loss through the whole network."""
+
+    name = "backprop"
+
+    def cut(self, program: Program) -> list[Block]:
+        """The network is one block."""
+        return [whole(program)]
+
+    def emit_objective(self, b: Builder, block: Block, label: str, output: str) -> str:
+        """Never asked: the only block ends in the task loss."""
+        raise AssertionError(block.output)

@@ -1,0 +1,177 @@
+"""What every learning rule shares: cut the network into blocks, differentiate inside each, update in place."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+from strop.compiler.autodiff import gradients
+from strop.compiler.dtypes import FLOAT32, INT32
+from strop.compiler.ir import Builder, Op, Program, Role, TensorType
+from strop.compiler.optim import Optimizer
+from strop.errors import RuleError, nearest
+
+LOSSES = {"cross_entropy": INT32, "mse": FLOAT32}
+"""Task losses by name, with the dtype of their label."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of forward ops trained by one objective. params: trainable values read inside."""
+
+    ops: tuple[Op, ...]
+    params: tuple[str, ...]
+
+    @property
+    def output(self) -> str:
+        """What the block hands on."""
+        return self.ops[-1].outputs[0]
+
+    @property
+    def weight(self) -> str:
+        """The weight of the block's last layer: what names its random tensors."""
+        return next(op.inputs[1] for op in reversed(self.ops) if op.kind in WEIGHTED)
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """A learning rule: a frozen dataclass of its settings, applied to a forward Program.
+
+    freeze: names or shell patterns of parameters that keep their values.  seed: of every random tensor the rule uses.
+    """
+
+    name: ClassVar[str]
+
+    freeze: tuple[str, ...] = field(default=(), kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+
+    @abstractmethod
+    def cut(self, program: Program) -> list[Block]:
+        """The blocks, in forward order."""
+
+    @abstractmethod
+    def emit_objective(self, b: Builder, block: Block, label: str, output: str) -> str:
+        """Emit the objective of a block that is not the last; returns the scalar to minimise.
+
+        label, output: names of the task's label and of the network's output (whose last axis counts the classes).
+        """
+
+    def check(self, program: Program) -> None:  # noqa: B027 - most rules train anything
+        """Raise RuleError, with the reason and an alternative, for a network this rule cannot train."""
+
+    def frozen(self, program: Program) -> set[str]:
+        """Parameters that keep their values."""
+        params = [value.name for value in program.of(Role.PARAM)]
+        for pattern in self.freeze:
+            if not any(fnmatchcase(name, pattern) for name in params):
+                raise RuleError(f"no parameter matches {pattern!r} in the freeze list", do=nearest(pattern, params))
+        return {name for name in params if any(fnmatchcase(name, pattern) for pattern in self.freeze)}
+
+    def apply(self, program: Program, loss: str, optimizer: Optimizer) -> Program:
+        """Return the Program with a train step; parameters that stay fixed become constants."""
+        self.check(program)
+        program = _freeze(program, self.frozen(program))
+        if not program.of(Role.PARAM):
+            raise RuleError("every parameter is frozen, so there is nothing to train", do="Freeze fewer parameters")
+        b = Builder(program.values, program.initial)
+        label = _declare_label(b, program, loss)
+        blocks = _disjoint(self.cut(program))
+        b.ops.extend(op for block in blocks for op in block.ops)
+        task = b.emit1(loss, (program.output, label), "loss")
+        losses = b.ops[-1:]
+        optimizer.start(b)
+        for block in reversed(blocks):
+            if block is blocks[-1]:
+                _train(b, optimizer, block, [*block.ops, *losses], task)
+            elif block.params:
+                start = len(b.ops)
+                objective = self.emit_objective(b, block, label, program.output)
+                _train(b, optimizer, block, [*block.ops, *b.ops[start:]], objective)
+        return program.with_(values=b.values, initial=b.initial, train_step=tuple(b.ops), loss=task)
+
+
+def _check_sharing(rule: str, blocks: Sequence[Block]) -> None:
+    """A parameter is updated once a step, so it belongs to one block."""
+    counts = Counter(param for block in blocks for param in block.params)
+    shared = [param for param, count in counts.items() if count > 1]
+    if shared:
+        raise RuleError(
+            f"{rule} trains each layer by itself, but {shared[0]} is shared by {counts[shared[0]]} layers",
+            do="Use backprop, or give each layer its own weights",
+        )
+
+
+def _train(b: Builder, optimizer: Optimizer, block: Block, ops: Sequence[Op], objective: str) -> None:
+    """Differentiate the objective inside the block; update after all gradients, which read the old weights."""
+    grads = gradients(b, ops, objective, block.params)
+    for param in reversed(block.params):
+        if param not in grads:
+            raise RuleError(f"{param} has no part in {objective!r}, so it would never change", do="Freeze it")
+        optimizer.update(b, param, grads[param], b.values[param].loc)
+
+
+def _disjoint(blocks: list[Block]) -> list[Block]:
+    """The blocks, if no parameter would be trained by two of them."""
+    uses = Counter(param for block in blocks for param in block.params)
+    for param, count in uses.items():
+        if count > 1:
+            raise RuleError(f"{param} is shared by {count} blocks", do="Freeze it, or train the network as one block")
+    return blocks
+
+
+def _freeze(program: Program, frozen: set[str]) -> Program:
+    values = {
+        name: replace(value, role=Role.CONST) if name in frozen else value for name, value in program.values.items()
+    }
+    return program.with_(values=values)
+
+
+def _declare_label(b: Builder, program: Program, loss: str) -> str:
+    if loss not in LOSSES:
+        raise RuleError(f"no loss is called {loss!r}", do=nearest(loss, LOSSES))
+    output = program.values[program.output]
+    if len(output.shape) != 2:
+        raise RuleError(f"the network's output has shape {output.shape}", do="End the network with one row a sample")
+    shape = output.shape if LOSSES[loss] is FLOAT32 else output.shape[:1]
+    return b.value("y", TensorType(shape, LOSSES[loss]), Role.LABEL)
+
+
+def trainable(program: Program, ops: Sequence[Op]) -> tuple[str, ...]:
+    """The parameters that ops read, in order of use."""
+    names = dict.fromkeys(name for op in ops for name in op.inputs)
+    return tuple(name for name in names if program.values[name].role is Role.PARAM)
+
+
+def whole(program: Program) -> Block:
+    """The network as one block."""
+    return Block(program.infer, trainable(program, program.infer))
+
+
+def layerwise(program: Program) -> list[Block]:
+    """One block a layer: an op with weights and the activations and normalisations behind it.
+
+    What follows (pooling, reshaping, adding) opens the next block, so no gradient passes through it.
+    """
+    blocks: list[list[Op]] = []
+    pending: list[Op] = []
+    for op in program.infer:
+        if op.kind in WEIGHTED:
+            blocks.append([*pending, op])
+            pending = []
+        elif blocks and not pending and op.kind in FOLLOWERS:
+            blocks[-1].append(op)
+        else:
+            pending.append(op)
+    if not blocks:
+        raise RuleError("the network has no layer with weights", do="Add a Linear or Conv2d layer")
+    blocks[-1].extend(pending)
+    return [Block(tuple(ops), trainable(program, ops)) for ops in blocks]
+
+
+WEIGHTED = frozenset({"dense", "conv2d"})
+"""Layers: ops with a weight as second input."""
+
+FOLLOWERS = frozenset({"relu", "leaky_relu", "relu6", "tanh", "sigmoid", "batch_norm"})
+"""Ops that belong to the layer before them."""

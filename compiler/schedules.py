@@ -1,0 +1,305 @@
+"""How loops are arranged, in one place: register tiles, unrolling and fused epilogues, by what an ISA offers.
+
+A kernel is a nest or a few: an anchor (the first stage that stays) sets the loops, what follows runs inside them
+element by element. A reduction keeps a tile of accumulators in registers, each summing in the order of the expression,
+so a schedule never changes a bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What a core can hold and how far loops are unrolled.
+
+    accumulators: floats kept in registers at once.  unroll: copies of an innermost loop.  rows: rows of a weight that a
+    matrix-vector product walks side by side, each with an address register unless all lie within `reach` bytes of one.
+    depth: copies of its inner loop.
+    """
+
+    accumulators: int = 8
+    unroll: int = 4
+    rows: int = 5
+    reach: int = 1024
+    depth: int = 8
+
+    def rows_of(self, length: int) -> int:
+        """Rows of `length` floats to walk side by side."""
+        return max(self.rows, min(8, self.reach // (4 * length)))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an expression. name: its block in the schedule.
+
+    shape: of its tensors.  reduces: whether it has reduction axes.  results: for each tensor it computes, whether that
+    is a result of the kernel.  tile: axes worth holding side by side.  dot: whether it is a matrix-vector product by
+    rows.  window: whether it reduces windows of its input that do not overlap.  reads: the steps it reads.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reduces: bool
+    results: tuple[bool, ...] = (False,)
+    tile: tuple[int, ...] = ()
+    dot: bool = False
+    window: bool = False
+    reads: frozenset[str] = frozenset()
+
+    @property
+    def result(self) -> bool:
+        """Whether it computes a result."""
+        return any(self.results)
+
+
+def arrange(sch: Any, stages: Sequence[Stage], tiling: Tiling, *, outer: bool = False) -> None:
+    """Schedule a kernel in place. sch: a TensorIR schedule with one block a stage, in order.
+
+    outer: the kernel's map over a weight is the outer product of one sample.
+    """
+    nests = _nests(sch, _inline(sch, stages))
+    if outer and len(nests) == 2 and nests[0][0].reduces:
+        _sweep(sch, nests[0], nests[1], tiling)
+        return
+    if len(nests) == 2 and nests[1][0].window:
+        _windowed(sch, nests[0][0], nests[1], tiling)
+        return
+    for anchor, *followers in nests:
+        if anchor.reduces:
+            _reduction(sch, anchor, followers, tiling)
+        elif outer:
+            _columns(sch, anchor, followers, tiling)
+        else:
+            _map(sch, anchor, followers, tiling)
+
+
+def _nests(sch: Any, stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Runs of stages whose elements lie inside the elements of the run's first, and are made of the run's alone.
+
+    A map that reads nothing of the run joins the loops of the run's map: as a follower it would run whole in every
+    turn, and what overwrites its input must run once.
+    """
+    nests: list[list[Stage]] = []
+    made: set[str] = set()
+    for stage in stages:
+        first = nests[-1][0] if nests else stage
+        inside = bool(nests) and stage.shape[: len(first.shape)] == first.shape
+        if inside and stage.reads and stage.reads <= made:
+            nests[-1].append(stage)
+        elif nests and stage.shape == first.shape and not (first.reduces or stage.reduces or stage.reads & made):
+            sch.merge(*(sch.get_loops(sch.get_sblock(each.name))[-1] for each in (first, stage)))
+        else:
+            nests.append([stage])
+            made.clear()
+        made.add(stage.name)
+    return nests
+
+
+def _inline(sch: Any, stages: Sequence[Stage]) -> list[Stage]:
+    """Substitute element-wise stages that are no result into what reads them; returns the others."""
+    kept: list[Stage] = []
+    through: dict[str, frozenset[str]] = {}
+    for stage in stages:
+        reads = frozenset[str]().union(*(through.get(name, {name}) for name in stage.reads))
+        if stage.reduces or stage.result:
+            kept.append(replace(stage, reads=reads))
+        else:
+            sch.compute_inline(sch.get_sblock(stage.name))
+            through[stage.name] = reads
+    return kept
+
+
+def _map(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
+    """Element-wise: one nest over the elements, the innermost loop unrolled."""
+    loops = sch.get_loops(sch.get_sblock(anchor.name))
+    inner = loops[-1]
+    factor = divisor(_extent(sch, inner), tiling.unroll)
+    if factor > 1:
+        _, inner = sch.split(inner, [None, factor])
+        sch.unroll(inner)
+    for stage in followers:
+        _follow(sch, stage, inner, len(loops) + (factor > 1), 1)
+
+
+def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
+    """Element-wise over a weight (O,I): a band of columns at a time, row by row."""
+    *_, inner = _bands(sch, sch.get_sblock(anchor.name), tiling.accumulators)
+    sch.unroll(inner)
+    for stage in followers:
+        _follow(sch, stage, inner, 3, 1)
+
+
+def _bands(sch: Any, block: Any, width: int) -> tuple[Any, Any, Any]:
+    """Loops of a block over (O,I) as band of columns, row, column in the band."""
+    rows, columns = sch.get_loops(block)
+    band, inner = sch.split(columns, [None, divisor(_extent(sch, columns), width)])
+    sch.reorder(band, rows, inner)
+    return band, rows, inner
+
+
+def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling: Tiling) -> None:
+    """Input gradient and update in one pass over a weight: every weight is loaded once, used, updated, stored."""
+    block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
+    copies = _registers(sch, block, gradient[0])
+    (batch, columns), (rows,) = _loops(sch, block)
+    width = tiling.accumulators // 2  # a column holds a sum and a scaled input
+    band, inner = sch.split(columns, [None, divisor(_extent(sch, columns), width)])
+    sch.reorder(batch, band, rows, inner)
+    other_band, other_rows, other_inner = _bands(sch, writer, width)
+    for stage in update[1:]:
+        sch.reverse_compute_at(sch.get_sblock(stage.name), other_inner)
+    sch.split(other_band, [1, None])
+    sch.merge(rows, other_rows)
+    _, band, rows, inner = sch.get_loops(block)
+    for loop in (inner, sch.get_loops(writer)[3]):
+        sch.unroll(loop)
+    for stage in [*copies, *gradient[1:]]:
+        _follow(sch, stage, band, 2, _extent(sch, inner))
+    init = sch.decompose_reduction(block, rows)
+    sch.unroll(sch.get_loops(init)[2])
+
+
+def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling) -> None:
+    """A reduction over windows of another: the sums of a window live in registers until it is reduced."""
+    pool, layer = sch.get_sblock(consumers[0].name), sch.get_sblock(producer.name)
+    copies = _registers(sch, pool, consumers[0])
+    (batch, channels, *image), window = _loops(sch, pool)
+    room = max(1, tiling.accumulators // prod(_extent(sch, loop) for loop in window))
+    channels, inner = sch.split(channels, [None, divisor(_extent(sch, channels), room)])
+    sch.reorder(batch, channels, *image, *window, inner)
+    home, depth = image[-1], 2 + len(image)
+    sch.set_scope(layer, 0, "local")
+    sch.compute_at(layer, home, preserve_unit_loops=True)
+    own = sch.get_loops(layer)[depth:]
+    tile, reduce = own[: len(producer.shape)], own[len(producer.shape) :]
+    sch.reorder(*reduce, *tile)
+    for loop in (reduce[-1], *tile, *window, inner):
+        sch.unroll(loop)
+    for stage in [*copies, *consumers[1:]]:
+        _follow(sch, stage, home, depth, _extent(sch, inner))
+    for block, first in ((layer, reduce[0]), (pool, window[0])):
+        for loop in sch.get_loops(sch.decompose_reduction(block, first))[depth:]:
+            sch.unroll(loop)
+
+
+def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
+    """A tile of sums in registers; what follows reads them there."""
+    block = sch.get_sblock(anchor.name)
+    copies = _registers(sch, block, anchor)
+    spatial, reduce = _loops(sch, block)
+    reduce, depth = _unrolled_tail(sch, reduce, tiling.depth if anchor.dot else tiling.unroll)
+    room = tiling.rows_of(depth * _extent(sch, reduce[0])) if anchor.dot else tiling.accumulators
+    outer, tile = _split_tile(sch, spatial, anchor.tile, room, depth)
+    sch.reorder(*outer, *reduce, *tile)
+    for loop in tile:
+        sch.unroll(loop)
+    for stage in [*copies, *followers]:
+        _follow(sch, stage, outer[-1], len(outer), prod(_extent(sch, loop) for loop in tile))
+    init = sch.decompose_reduction(block, reduce[0])
+    for loop in sch.get_loops(init)[len(outer) :]:
+        sch.unroll(loop)
+
+
+def _registers(sch: Any, block: Any, stage: Stage) -> list[Stage]:
+    """Keep accumulators out of memory; a result is copied out when it is complete, by the stages returned."""
+    copies = []
+    for index, result in enumerate(stage.results):
+        if result:
+            copy = sch.get(sch.cache_write(block, index, "local"))
+            copies.append(Stage(copy.name_hint, stage.shape, reduces=False, results=(True,)))
+        else:
+            sch.set_scope(block, index, "local")
+    return copies
+
+
+def _follow(sch: Any, stage: Stage, home: Any, depth: int, tile: int) -> None:
+    """Run a later stage inside the anchor's `depth` loops; its own loops over a tile of that size are unrolled."""
+    block = sch.get_sblock(stage.name)
+    copies = _registers(sch, block, stage) if stage.reduces else []
+    sch.reverse_compute_at(block, home)
+    own = sch.get_loops(block)[depth:]
+    if prod(_extent(sch, loop) for loop in own) <= tile:
+        for loop in own:
+            sch.unroll(loop)
+    for copy in copies:
+        _follow(sch, copy, home, depth, tile)
+    if stage.reduces:
+        _, reduce = _loops(sch, block)
+        sch.decompose_reduction(block, reduce[0])
+
+
+def _loops(sch: Any, block: Any) -> tuple[list[Any], list[Any]]:
+    """Spatial and reduction loops of a block, outermost first."""
+    spatial: list[Any] = []
+    reduce: list[Any] = []
+    realize, loops = sch.get(block), sch.get_loops(block)
+    kinds = [int(var.iter_type) for var in realize.iter_vars]
+    for loop, kind in zip(loops[-len(kinds) :], kinds, strict=True):
+        (reduce if kind == REDUCTION_AXIS else spatial).append(loop)
+    return spatial, reduce
+
+
+REDUCTION_AXIS = 2
+"""TensorIR's code of a commutative reduction."""
+
+
+def _split_tile(
+    sch: Any, spatial: list[Any], axes: Sequence[int], accumulators: int, depth: int
+) -> tuple[list[Any], list[Any]]:
+    """Split the tiled axes; returns outer loops and the tile's loops."""
+    outer, tile = list(spatial), []
+    factors = tile_factors([_extent(sch, spatial[axis]) for axis in axes], accumulators, depth)
+    for axis, factor in zip(axes, factors, strict=True):
+        if factor > 1:
+            outer[axis], inner = sch.split(spatial[axis], [None, factor])
+            tile.append(inner)
+    return outer, tile
+
+
+def tile_factors(extents: Sequence[int], accumulators: int, depth: int) -> tuple[int, ...]:
+    """The tile of at most `accumulators` sums that loads least a multiply-add over `depth` unrolled steps.
+
+    Along the last axis neighbours slide over the same operand (tile + depth - 1 loads); along the others each has its
+    own (tile * depth loads).
+    """
+    choices = product(*(_divisors(extent) for extent in extents))
+    fitting = [tile for tile in choices if prod(tile) <= accumulators]
+
+    def loads(tile: tuple[int, ...]) -> float:
+        own = prod(tile[:-1]) * depth if len(tile) > 1 else depth
+        return (own + tile[-1] + depth - 1) / (prod(tile) * depth)
+
+    return min(fitting, key=lambda tile: (loads(tile), tile)) if extents else ()
+
+
+def _divisors(extent: int) -> list[int]:
+    return [d for d in range(1, extent + 1) if extent % d == 0]
+
+
+def _unrolled_tail(sch: Any, reduce: list[Any], limit: int) -> tuple[list[Any], int]:
+    """Unroll the innermost reduction loop: in full when it is short, by a divisor otherwise; returns the factor too."""
+    *outer, last = reduce
+    factor = divisor(_extent(sch, last), limit)
+    if factor == 1:
+        return reduce, 1
+    rest, inner = sch.split(last, [None, factor])
+    sch.unroll(inner)
+    return [*outer, rest, inner], factor
+
+
+def divisor(extent: int, limit: int) -> int:
+    """The largest divisor of `extent` that is at most `limit`."""
+    return max(d for d in range(1, limit + 1) if extent % d == 0)
+
+
+def _extent(sch: Any, loop: Any) -> int:
+    return int(sch.get(loop).extent)
+
+
+def tiling(float_registers: int) -> Tiling:
+    """Tiles for a core: half of its float registers accumulate; a core without any works through memory."""
+    return Tiling(accumulators=max(2, min(16, float_registers // 2)), unroll=4)

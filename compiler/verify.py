@@ -1,0 +1,123 @@
+"""The executable specification of the IR; run after every pass. A violation is a defect of the pass, never the user."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from strop.compiler.ir import PERSISTENT, Op, Program, Role, flatten
+from strop.compiler.liveness import aliases
+from strop.compiler.ops import spec, specs
+from strop.errors import VerifyError
+
+GIVEN = PERSISTENT | {Role.INPUT, Role.LABEL, Role.CONST}
+"""Roles that hold a value before a function starts."""
+
+
+def verify(program: Program, stage: str = "") -> Program:
+    """Return the Program if it is well-formed; raise VerifyError naming the op and the stage otherwise."""
+    try:
+        _values(program)
+        for name, ops in program.functions().items():
+            if ops:
+                _function(program, name, ops)
+    except _Broken as broken:
+        raise VerifyError(str(broken), where=f"after {stage}" if stage else program.name) from None
+    return program
+
+
+class _Broken(Exception):
+    """A rule of the IR that does not hold."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise _Broken(message)
+
+
+def _values(program: Program) -> None:
+    for name, value in program.values.items():
+        _require(name == value.name, f"value {value.name!r} is filed under {name!r}")
+        _require(all(size > 0 for size in value.shape), f"{name} has an empty shape {value.shape}")
+        if value.role in PERSISTENT | {Role.CONST}:
+            _require(name in program.initial, f"{name} has no initial contents")
+            data = program.initial[name]
+            _require(data.shape == value.shape, f"{name} is {value.shape}, its contents are {data.shape}")
+            _require(
+                data.dtype == np.dtype(value.dtype.numpy), f"{name} is {value.dtype.name}, its contents {data.dtype}"
+            )
+    _require(program.output in program.values, f"the output {program.output!r} is not a value")
+
+
+def _function(program: Program, function: str, ops: Sequence[Op]) -> None:
+    training = function == "train_step"
+    defined = {value.name for value in program.of(*(GIVEN if training else GIVEN - {Role.LABEL}))}
+    overwritten: set[str] = set()
+    for op in flatten(ops):
+        _require(bool(op.body) or op.kind in specs(), f"no op is called {op.kind!r}")
+    root = aliases(ops)
+    for op in ops:
+        _signature(op)
+        for part in op.parts:
+            _operation(program, part, defined, overwritten)
+        defined -= _hidden(op) | _taken(op, defined, root)
+    _require(training or not overwritten, f"infer overwrites {sorted(overwritten)}")
+    for name in program.results(function):
+        _require(name in defined, f"the result {name!r} is never computed")
+
+
+def _operation(program: Program, op: Op, defined: set[str], overwritten: set[str]) -> None:
+    for name in op.inputs:
+        _require(name in program.values, f"{op.kind} reads {name!r}, which is not a value")
+        _require(name in defined, f"{op.kind} reads {name!r} before it is computed")
+    _types(program, op)
+    variables = {output: op.inputs[source] for output, source in spec(op.kind).overwrites.items()}
+    for index, name in enumerate(op.outputs):
+        if index in variables:
+            _require(name == variables[index], f"{op.kind} must write {variables[index]!r} in place, not {name!r}")
+            _require(program.values[name].role in PERSISTENT, f"{op.kind} overwrites {name!r}, which is no variable")
+            _require(name not in overwritten, f"{name!r} is overwritten twice")
+            overwritten.add(name)
+        else:
+            _require(name not in defined, f"{name!r} is computed twice")
+            _require(program.values[name].role in (Role.ACT, Role.SCRATCH), f"{op.kind} writes {name!r}")
+        defined.add(name)
+
+
+def _types(program: Program, op: Op) -> None:
+    types = [program.values[name].type for name in op.inputs]
+    try:
+        expected = spec(op.kind).infer(types, op.attrs)
+    except (ValueError, IndexError, KeyError, TypeError):
+        raise _Broken(f"{op.kind} -> {', '.join(op.outputs)} cannot take {_list(types)}") from None
+    actual = [program.values[name].type for name in op.outputs if name in program.values]
+    _require(expected == actual, f"{op.kind} -> {', '.join(op.outputs)} gives {_list(expected)}, not {_list(actual)}")
+
+
+def _list(types: Sequence[object]) -> str:
+    return ", ".join(map(str, types))
+
+
+def _signature(op: Op) -> None:
+    """A fused op reads what its body reads from outside, and writes no less than what others read from it."""
+    if not op.body:
+        return
+    inner: set[str] = set()
+    outside: set[str] = set()
+    for part in op.body:
+        outside |= {name for name in part.inputs if name not in inner}
+        inner |= set(part.outputs)
+    _require(outside == set(op.inputs), f"fused {op.outputs} reads {sorted(outside)} but lists {sorted(op.inputs)}")
+    _require(set(op.outputs) <= inner, f"fused {op.outputs} does not compute all it lists")
+
+
+def _taken(op: Op, defined: set[str], root: Mapping[str, str]) -> set[str]:
+    """Names of the memory that the op's result took over: nobody may read them any more."""
+    if "over" not in op.attrs:
+        return set()
+    owner = root[op.outputs[0]]
+    return {name for name in defined if root.get(name, name) == owner} - {op.outputs[0]}
+
+
+def _hidden(op: Op) -> set[str]:
+    """What a fused op computes and keeps to itself."""
+    return {name for part in op.body for name in part.outputs} - set(op.outputs)
