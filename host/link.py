@@ -24,6 +24,10 @@ MOST_IN_FLIGHT = 256
 _board_log = logging.getLogger("strop.board")
 
 
+SLOWEST_LINE = 10_000
+"""Bytes a second: a serial line at 115,200 baud. A frame may take that long before it counts as missing."""
+
+
 class BoardLostError(TransportError):
     """The board is silent, or its port is closed; ``step`` is the number of steps it is known to have done."""
 
@@ -183,10 +187,12 @@ class Link:
         """Return the answer to the oldest request, sending all in flight again as often as it takes."""
         began = now = time.monotonic()
         first_round, resends, heard_damage = self._round, 0, False
-        patience = min(4 * self._slowest, self._timeout / 6)
+        on_the_line = self._transfer_time(flight.sent[0])
+        timeout = self._timeout + on_the_line
+        patience = min(4 * self._slowest, self._timeout / 6) + on_the_line
         due = began + patience
-        while now - began < self._timeout and resends <= self._retries:
-            frame = self._receive(min(due, began + self._timeout))
+        while now - began < timeout and resends <= self._retries:
+            frame = self._receive(min(due, began + timeout))
             verdict = self._judge(frame, flight) if frame else _Verdict.MISSING
             now = time.monotonic()
             if frame and verdict is _Verdict.ANSWER:
@@ -195,12 +201,17 @@ class Link:
                 flight.pop()
                 return frame
             if verdict is _Verdict.MISSING or (verdict is _Verdict.DAMAGED and not heard_damage):
-                patience = patience if frame else min(2 * patience, self._timeout / 6)
+                patience = patience if frame else min(2 * patience, self._timeout / 6 + on_the_line)
                 due = now + patience
                 resends += 1
                 heard_damage = verdict is _Verdict.DAMAGED
                 self._send_again(flight)
         raise self._silent(resends)
+
+    def _transfer_time(self, request: Request) -> float:
+        """Seconds that a request and its answer may take on the slowest line in use."""
+        answer = self._agreed.out_bytes if self._agreed and request.type is Type.INFER else 0
+        return (request.wire_bytes + answer) / SLOWEST_LINE
 
     def _send_again(self, flight: _Flight) -> None:
         self._round = (self._round + 1) & 0xFF

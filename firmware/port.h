@@ -1,0 +1,41 @@
+/*
+ * port.h: everything strop needs from a board. A new board is one file that defines these functions
+ * (start from template/port.c) and one description, targets/boards/<board>.toml.
+ *
+ * Nothing here is called from an interrupt, and nothing here may allocate. The build passes STROP_UART_BASE,
+ * STROP_UART_BAUD, STROP_CLOCK_HZ and STROP_BOARD (a string) from the board's description.
+ */
+#ifndef STROP_PORT_H
+#define STROP_PORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Clocks, pins, UART and counter. Called once, on a zeroed .bss, before any other function. A byte that arrives earlier
+ * may be lost: a host begins with a delimiter. */
+void strop_port_init(void);
+
+/* Sleeps until a byte has arrived, then moves up to `n` >= 1 received bytes to `buf` and returns how many, at least 1. */
+size_t strop_port_read(uint8_t *buf, size_t n);
+
+/* Sends `n` bytes in order. Blocks until the UART has taken the last one. */
+void strop_port_write(const uint8_t *buf, size_t n);
+
+/*
+ * A count that never goes back, in the board's counter unit (retired instructions on the emulated boards). Work is
+ * measured as the difference of two calls; a call itself may cost a few units, which the board's description states.
+ */
+uint64_t strop_port_counter(void);
+
+/* Ends the program: an emulator quits with `status` where it can carry one, a device resets. Does not return. */
+_Noreturn void strop_port_exit(int status);
+
+/* --- provided by firmware/, the same on every board ------------------------------------------------------------ */
+
+/* Deepest stack since reset, in bytes: how much of the paint between .bss and the stack's top is gone. */
+uint32_t strop_port_stack_used(void);
+
+/* Reports an exception as one line of text between two frame delimiters, and exits with status 1. */
+_Noreturn void strop_fault(uint32_t cause, uint32_t pc, uint32_t address);
+
+#endif

@@ -1,0 +1,246 @@
+"""C compilers: one call from sources to a linked program for a board, or to a shared library for this PC.
+
+zig (from PyPI, with every target and its runtime library built in) is the default; gcc and clang are taken by name,
+``gcc``, ``clang`` or with a version as in ``clang-19``. A result depends on the sources' contents, the compiler and
+the flags only: no path, time or build number gets into it, and it is kept in a cache under the hash of those.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from strop import firmware, runtime
+from strop.errors import ToolchainError, nearest
+from strop.targets.board import Board
+from strop.targets.isa import Isa, load_isa
+from strop.targets.link import linker_script
+
+FIRMWARE = Path(firmware.__file__).parent
+RUNTIME = Path(runtime.__file__).parent
+
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+
+NUMERICS = ("-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fomit-frame-pointer", "-g0")
+"""Contraction only where the program says fma; without math-errno __builtin_fmaf is an instruction on clang too."""
+
+BARE_METAL = (
+    "-O2", "-fno-unroll-loops", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-fno-jump-tables",
+    "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
+)  # fmt: skip
+"""No jump tables: what a switch may reach then stays visible to the stack analysis."""
+
+LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-z,max-page-size=16")
+SHARED = ("-O3", "-shared", "-fPIC", "-Wl,--build-id=none")
+
+OWN_FLAGS = {"zig": ("-fno-sanitize=undefined",), "gcc": (), "clang": ()}
+"""zig cc traps undefined behaviour unless told otherwise; the sanitised builds of the tests ask for it themselves."""
+
+LINK_LIBRARIES = {"zig": (), "gcc": ("-nostdlib", "-lgcc")}
+"""zig adds its own runtime library (soft float, 64-bit arithmetic)."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A compiler found on this machine: its ``name`` as asked for, its ``family``, and the command that runs it."""
+
+    name: str
+    family: str
+    command: tuple[str, ...]
+    version: str
+
+
+def find_toolchain(name: str, isa: Isa) -> Toolchain:
+    """Find a compiler that makes code for ``isa``.
+
+    Raises ToolchainError: an unknown name, or a missing program together with the command that installs it.
+    """
+    family, _, number = name.partition("-")
+    if family not in OWN_FLAGS or (number and (family == "zig" or not re.fullmatch(r"[\d.]+", number))):
+        raise ToolchainError(f"there is no toolchain {name!r}", do=nearest(name, OWN_FLAGS))
+    if family not in isa.flags:
+        raise ToolchainError(f"toolchain {name!r} makes no code for {isa.name}", do=nearest(name, isa.flags))
+    if family == "zig":
+        return Toolchain(name, family, (sys.executable, "-m", "ziglang", "cc"), f"zig {version('ziglang')}")
+    program = f"{isa.gcc_prefix if family == 'gcc' else ''}{name}"
+    path = shutil.which(program) or (_newest_clang() if name == "clang" else None)
+    if path is None:
+        package = isa.gcc_package if name == "gcc" else "clang-19" if name == "clang" else name
+        raise ToolchainError(f"there is no compiler {program!r} on this machine", do=f"sudo apt-get install {package}")
+    return Toolchain(name, family, (path,), _version_line(path))
+
+
+def _newest_clang() -> str | None:
+    """Return Debian's clang with the highest number."""
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    found = [path for folder in folders for path in folder.glob("clang-*") if path.name[6:].isdigit()]
+    return str(max(found, key=lambda path: int(path.name[6:]))) if found else None
+
+
+@cache
+def _version_line(program: str) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def build_elf(
+    board: Board,
+    sources: Sequence[Path],
+    includes: Sequence[Path],
+    out: Path,
+    defines: Sequence[str] = (),
+    toolchain: str = "zig",
+) -> Path:
+    """Compile and link a program for ``board`` and return ``out``.
+
+    sources: C files with ``main``; start-up code, the board's port and the memory functions are added. defines: as
+    ``NAME=VALUE``. Raises ToolchainError with the compiler's first error, which covers a program too large to link.
+    """
+    compiler = find_toolchain(toolchain, board.core)
+    own = [FIRMWARE / board.core.startup, FIRMWARE / "boot.c", FIRMWARE / "memory.c", board.port_source]
+    everything = [*sources, *own]
+    folders = [*includes, FIRMWARE]
+    flags = _flags(compiler, board.core, folders, [*board.defines, *defines]) + BARE_METAL
+    script = linker_script(board)
+
+    def link(target: Path, folder: Path) -> None:
+        (folder / "link.ld").write_text(script, encoding="utf-8")
+        options = [*LINK, f"-Wl,-T,{folder / 'link.ld'}", "-o", str(target)]
+        if compiler.family == "clang":
+            _link_with_zig(compiler, flags, everything, board, folder, options)
+        else:
+            _run(compiler, [*flags, *map(str, everything), *options, *LINK_LIBRARIES[compiler.family]], board.name)
+
+    return _cached(_key(compiler, flags, everything, folders, script), out, link)
+
+
+def _link_with_zig(
+    compiler: Toolchain, flags: Sequence[str], sources: Sequence[Path], board: Board, folder: Path, options: list[str]
+) -> None:
+    """Debian's clang has neither linker nor runtime library for microcontrollers; zig lends both."""
+    objects: list[str] = []
+    for source in sources:
+        objects.append(str(folder / f"{len(objects)}.o"))
+        _run(compiler, [*flags, "-c", str(source), "-o", objects[-1]], board.name)
+    zig = find_toolchain("zig", board.core)
+    _run(zig, [*board.core.flags["zig"], *BARE_METAL[:1], *objects, *options], board.name)
+
+
+def build_firmware(board: Board, model: Path, out: Path, defines: Sequence[str] = (), toolchain: str = "zig") -> Path:
+    """Link the firmware of a generated model: all C files in folder ``model``, the runtime and the main loop."""
+    sources = [FIRMWARE / "main.c", *runtime_sources(), *sorted(model.glob("*.c"))]
+    return build_elf(board, sources, [model, RUNTIME], out, defines, toolchain)
+
+
+def build_twin(model: Path, out: Path, defines: Sequence[str] = (), toolchain: str = "zig") -> Path:
+    """Link the twin of a generated model: the same files as a shared library for this PC."""
+    sources = [RUNTIME / "twin.c", *runtime_sources(), *sorted(model.glob("*.c"))]
+    return build_shared(sources, [model, RUNTIME], out, defines, toolchain)
+
+
+def runtime_sources() -> list[Path]:
+    """Return the C files of the runtime that board and twin share."""
+    return [path for path in sorted(RUNTIME.glob("*.c")) if path.name != "twin.c"]
+
+
+def build_shared(
+    sources: Sequence[Path],
+    includes: Sequence[Path],
+    out: Path,
+    defines: Sequence[str] = (),
+    toolchain: str = "zig",
+) -> Path:
+    """Compile and link a shared library for this PC, with every instruction its CPU has, and return ``out``."""
+    isa = load_isa("host")
+    compiler = find_toolchain(toolchain, isa)
+    flags = (*_flags(compiler, isa, includes, defines), *SHARED)
+
+    def link(target: Path, _folder: Path) -> None:
+        _run(compiler, [*flags, *map(str, sources), "-o", str(target)], "this PC")
+
+    return _cached(_key(compiler, flags, sources, includes, _cpu()), out, link)
+
+
+def _flags(compiler: Toolchain, isa: Isa, includes: Iterable[Path], defines: Iterable[str]) -> tuple[str, ...]:
+    search = (f"-I{folder}" for folder in includes)
+    macros = (f"-D{macro}" for macro in defines)
+    return (*isa.flags[compiler.family], *OWN_FLAGS[compiler.family], *NUMERICS, *WARNINGS, *search, *macros)
+
+
+def _run(compiler: Toolchain, arguments: Sequence[str], where: str) -> None:
+    done = subprocess.run([*compiler.command, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ToolchainError(f"{compiler.version} refuses the program: {_complaint(done.stderr)}", where=where)
+
+
+def _complaint(stderr: str) -> str:
+    """Return the line that says why: the first error, or what a linker said before its driver says that it failed."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("collect2")]
+    errors = [line for line in lines if re.search(r"error|undefined reference|overflowed|will not fit", line)]
+    return (errors or lines or ["it printed nothing"])[0]
+
+
+# --- cache ------------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Return where build results are kept: STROP_CACHE, or ``strop`` in XDG_CACHE_HOME or in ~/.cache."""
+    if chosen := os.environ.get("STROP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "strop"
+
+
+def _key(
+    compiler: Toolchain, flags: Sequence[str], sources: Sequence[Path], includes: Iterable[Path], extra: str
+) -> str:
+    """Return a hash of all that the result depends on; a folder counts by the headers in it, not by its path."""
+    folders = [*dict.fromkeys([*includes, *(source.parent for source in sources)])]
+    headers = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".h", ".def", ".inc")]
+    digest = hashlib.sha256()
+    for part in (compiler.version, *(flag for flag in flags if not flag.startswith("-I")), extra):
+        digest.update(part.encode() + b"\0")
+    for path in [*sources, *headers]:
+        digest.update(path.name.encode() + b"\0" + _contents(path) + b"\0")
+    return digest.hexdigest()
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ToolchainError(f"cannot read a source: {error}", where=str(path)) from error
+
+
+def _cached(key: str, out: Path, make: Callable[[Path, Path], None]) -> Path:
+    """Fill ``out`` from the cache, making a missing entry first. Safe among processes: files appear whole."""
+    kept = cache_folder() / key[:2] / key
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            made = Path(folder) / "made"
+            make(made, Path(folder))
+            made.replace(kept)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.copy(kept, partial)
+    partial.replace(out)
+    return out
+
+
+@cache
+def _cpu() -> str:
+    """Return what -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return "\n".join([platform.machine(), *(line for line in lines if line.startswith(("flags", "Features")))][:2])
