@@ -5,20 +5,15 @@ three MLPerf Tiny networks have the layers and parameters of that benchmark's re
 batch normalisation, its epsilon 1e-3. Their statistics are frozen (mean 0, variance 1), so He's initialisation it is.
 """
 
-import importlib.util
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from strop.errors import StropError, UsageError, nearest
+from strop.errors import UsageError, nearest
+from strop.host import userfile
 
 Maker = Callable[[], tuple[nn.Module, Tensor]]
 """Gives a model and an example input with a leading batch axis of 1."""
@@ -38,25 +33,14 @@ def load_model(spec: str) -> tuple[str, nn.Module, Tensor]:
             f"{spec} is not a PyTorch model",
             do="This version reads PyTorch models: give file.py:callable, or the name of a built-in one",
         )
-    path, colon, function = spec.rpartition(":")
-    if not colon or not path.endswith(".py"):
+    if not userfile.is_userfile(spec):
         advice = "Give file.py:callable" if spec.endswith(".py") else nearest(spec, MODELS)
         raise UsageError(f"no model is called {spec!r}", do=advice)
-    return (f"{Path(path).stem}-{function}", *_user_model(Path(path), function))
-
-
-def _user_model(path: Path, function: str) -> tuple[nn.Module, Tensor]:
-    if not path.is_file():
-        raise UsageError(f"the model file {path} does not exist", do="Give the path of a Python file")
-    with _guarded(path):
-        maker = getattr(_import(path), function, None)
-    if not callable(maker):
-        raise UsageError(f"{path} has no callable {function!r}", do="Name a function that returns (model, example)")
-    with _guarded(path):
-        made = maker()
+    path, made = userfile.call(spec, "model")
+    function = spec.rpartition(":")[2]
     match made:
         case (nn.Module() as model, Tensor() as example):
-            return model, example
+            return f"{path.stem}-{function}", model, example
     raise UsageError(f"{function} returns {_kind(made)}", where=str(path), do="Return (nn.Module, example tensor)")
 
 
@@ -65,40 +49,6 @@ def _kind(made: object) -> str:
     if isinstance(made, tuple):
         return f"({', '.join(type(item).__name__ for item in made)})"
     return f"a {type(made).__name__}"
-
-
-def _import(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(f"user_model_{path.stem}", path)
-    assert found and found.loader
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # dataclasses and pickles of the file look it up
-    found.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    """Run the file's code beside its neighbours; what it raises becomes one sentence with the line it came from."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    except StropError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"the model file fails: {type(error).__name__}: {error}", where=_line(path, error), do="Repair it"
-        ) from error
-    finally:
-        sys.path.remove(folder)
-
-
-def _line(path: Path, error: BaseException) -> str:
-    """The innermost line of the user's file that an error went through."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
-    return f"{path}:{lines[-1]}" if lines else str(path)
 
 
 def _seeded(make: Callable[[], nn.Module], *sample: int) -> tuple[nn.Module, Tensor]:
