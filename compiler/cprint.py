@@ -234,7 +234,7 @@ def _negated(atom: str) -> str:
 
 def literal(value: float) -> str:
     """The shortest decimal that reads back as the same float32."""
-    if not abs(value) <= np.finfo(np.float32).max:
+    if not abs(value) <= float(np.finfo(np.float32).max):
         raise LowerError(f"the constant {value} is no float32")
     plain = value == 0 or 1e-4 <= abs(value) < 1e7
     form = np.format_float_positional if plain else np.format_float_scientific

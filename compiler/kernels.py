@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
-from inspect import getsourcefile
+from inspect import isfunction
 from pathlib import Path
 
 from strop.compiler.ir import Op, Program, TensorType, digest
@@ -58,7 +58,10 @@ class KernelSpec:
     @property
     def outer(self) -> bool:
         """Whether it updates a weight by the outer product of one sample."""
-        return any(spec(kind).outer and self.types[sources[0]].shape[0] == 1 for kind, sources, _, _ in self.steps)
+        return any(
+            spec(kind).hints([self.types[i] for i in sources], dict(attrs)).outer
+            for kind, sources, _, attrs in self.steps
+        )
 
     @property
     def key(self) -> str:
@@ -69,7 +72,7 @@ class KernelSpec:
 
 
 def kernel_spec(program: Program, op: Op, tiling: Tiling) -> KernelSpec:
-    """Describe an op's kernel without names, so that equal layers share it."""
+    """Describe an op's kernel without names, so that equal layers share it; its own `tiling` wins over the given."""
     index = {name: i for i, name in enumerate(operands(op))}
     types = [program.values[name].type for name in index]
     steps = []
@@ -78,10 +81,12 @@ def kernel_spec(program: Program, op: Op, tiling: Tiling) -> KernelSpec:
         for name in part.outputs:
             types.append(program.values[name].type)
             index[name] = len(types) - 1
-        attrs = tuple((key, value) for key, value in part.attrs.items() if key != "over")
+        attrs = tuple((key, value) for key, value in part.attrs.items() if key not in ("over", "tiling"))
         steps.append((part.kind, sources, tuple(index[n] for n in part.outputs), attrs))
     results = tuple(index[name] for name in op.outputs)
     over = index.get(str(op.attrs.get("over")))
+    own = op.attrs.get("tiling")
+    tiling = Tiling(*own) if isinstance(own, tuple) else tiling
     return KernelSpec(tuple(types), len(operands(op)), tuple(steps), results, over, program.fma, tiling)
 
 
@@ -141,7 +146,7 @@ def lower(program: Program, tiling: Tiling) -> dict[Op, Kernel]:
     specs = {
         op: kernel_spec(program, op, tiling) for ops in program.functions().values() for op in ops if needs_code(op)
     }
-    made = {kernel: _cached(kernel) for kernel in dict.fromkeys(specs.values())}
+    made = {kernel: lowered(kernel) for kernel in dict.fromkeys(specs.values())}
     return {op: made[kernel] for op, kernel in specs.items()}
 
 
@@ -156,7 +161,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("STROP_CACHE") or Path(home) / "strop")
 
 
-def _cached(kernel: KernelSpec) -> Kernel:
+def lowered(kernel: KernelSpec) -> Kernel:
+    """The C of a kernel, from the cache if it was made before. Raises LowerError."""
     path = cache_folder() / "kernels" / f"{kernel.key}.json"
     if path.is_file():
         row = json.loads(path.read_text())
@@ -173,8 +179,10 @@ def _cached(kernel: KernelSpec) -> Kernel:
 
 @cache
 def _source(kind: str) -> str:
-    """Hash of the file that defines an op: one that a user registers may change while strop does not."""
-    return digest(Path(getsourcefile(type(spec(kind))) or __file__).read_bytes())
+    """Hash of the files that define an op: one that a user registers may change while strop does not."""
+    methods = (item for base in type(spec(kind)).__mro__ for item in vars(base).values() if isfunction(item))
+    files = sorted({Path(method.__code__.co_filename) for method in methods})
+    return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
 @cache

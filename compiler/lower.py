@@ -11,6 +11,7 @@ from strop.compiler.cprint import Printer
 from strop.compiler.dtypes import DTYPES, DType
 from strop.compiler.kernels import Kernel, KernelSpec, Parameter, operand_names, overwritten, result_order
 from strop.compiler.ops import spec
+from strop.compiler.ops.base import Hints
 from strop.compiler.schedules import Stage, arrange
 from strop.errors import LowerError
 
@@ -39,8 +40,7 @@ class Expressions:
 
     def __init__(self) -> None:
         self.stages: dict[Any, Stage] = {}
-        self.tile: tuple[int, ...] = ()
-        self.dot = self.window = False
+        self.hints = Hints()
         self.names: set[str] = set()
 
     def compute(self, shape: Sequence[int], element: Callable[..., Any], name: str) -> Any:
@@ -48,10 +48,7 @@ class Expressions:
         name = self._fresh(name)
         tensor = te.compute(tuple(shape), element, name=name)
         reduces = bool(tensor.op.reduce_axis)
-        self.stages[tensor.op] = Stage(
-            name, tuple(shape), reduces, tile=self.tile if reduces else (), dot=self.dot, window=self.window,
-            reads=self._reads(tensor),
-        )  # fmt: skip
+        self.stages[tensor.op] = Stage(name, tuple(shape), reduces, hints=self.hints, reads=self._reads(tensor))
         return tensor
 
     def _reads(self, tensor: Any) -> frozenset[str]:
@@ -89,9 +86,8 @@ class Expressions:
             return ARGMAX((value, tirx.Cast("uint8", label)), axis=list(axes))
 
         value, label = te.compute(tuple(shape), labelled, name=name)
-        self.stages[value.op] = Stage(
-            name, tuple(shape), True, (False, False), window=self.window, reads=self._reads(value)
-        )
+        results = (False, False)
+        self.stages[value.op] = Stage(name, tuple(shape), True, results, self.hints, self._reads(value))
         return value, label
 
     def where(self, condition: Any, then: Any, otherwise: Any) -> Any:
@@ -155,9 +151,8 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
     for i in range(kernel.inputs):
         env[i] = te.placeholder(kernel.types[i].shape, name=names[i], dtype=kernel.types[i].dtype.name)
     for kind, sources, outputs, attrs in kernel.steps:
-        language.tile, language.dot = spec(kind).tiles(dict(attrs)), spec(kind).dot
-        language.window = spec(kind).tiles_windows(dict(attrs))
         types = [kernel.types[i] for i in sources]
+        language.hints = spec(kind).hints(types, dict(attrs))
         made = spec(kind).expression(language, [env[i] for i in sources], types, dict(attrs))
         env.update(zip(outputs, made, strict=True))
     results = [env[i] for i in result_order(kernel)]

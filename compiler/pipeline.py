@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strop.compiler.bundle import Bundle, make_bundle
@@ -19,9 +20,10 @@ from strop.compiler.passes.order import order
 from strop.compiler.passes.pooling import pooling
 from strop.compiler.passes.reuse import reuse
 from strop.compiler.passes.simplify import simplify
+from strop.compiler.passes.tuned import Schedules, read_schedules, tuned
 from strop.compiler.plan import check_fits, place
 from strop.compiler.rules import Rule, rule_class
-from strop.compiler.schedules import tiling
+from strop.compiler.schedules import Tiling
 from strop.compiler.verify import verify
 from strop.errors import UsageError, nearest
 from strop.targets.board import Board, load_board
@@ -43,6 +45,7 @@ def build(
     batch: int = 1,
     dtype: str = "float32",
     seed: int | None = None,
+    schedules: Schedules | str | Path | None = None,
     name: str = "",
     progress: Progress = lambda stage: None,
 ) -> Bundle:
@@ -51,7 +54,8 @@ def build(
     model: trained or fresh; it is read in evaluation mode and not changed.  example_input: float32, batch axis first.
     loss: `cross_entropy` (labels int32 (B)) or `mse` (labels float32 of the output's shape).  rule: an instance or a
     name; see `strop.rules`.  optimizer: `strop.optim.SGD(lr=0.01)` if not given.  board: a name, the path of a TOML
-    file, or a Board.  batch: samples a step.  seed: of the rule's random tensors.  progress: told each stage's name.
+    file, or a Board.  batch: samples a step.  seed: of the rule's random tensors.  schedules: what `strop tune` found,
+    or its file; it changes speed and size, never a result.  progress: told each stage's name.
 
     Raises a StropError of the stage that fails; equal arguments give equal bytes.
     """
@@ -59,6 +63,7 @@ def build(
     rule = rule_class(rule)() if isinstance(rule, str) else rule
     rule = rule if seed is None else replace(rule, seed=seed)
     optimizer = optimizer or SGD()
+    schedules = read_schedules(schedules) if isinstance(schedules, str | Path) else schedules or Schedules()
     _check(batch, dtype)
 
     def stage(title: str, program: Program) -> Program:
@@ -75,6 +80,8 @@ def build(
     p = stage("fuse", fuse(p))
     p = stage("order", order(p))
     p = stage("reuse", reuse(p))
+    default = Tiling(board.core.accumulators, board.core.unroll)
+    p = stage("tune", tuned(p, default, schedules.table(board.isa, default)))
     p = p.with_(notes=_notes(rule, loss, optimizer, dtype))
     progress("place")
     plan = place(p)
@@ -82,7 +89,7 @@ def build(
         flash, ram = board.memory
         check_fits(plan, ram.length, flash.length, board.name)
     progress("lower")
-    emitter = Emitter(p, plan, lower(p, tiling(board.core.float_registers)))
+    emitter = Emitter(p, plan, lower(p, default))
     progress("emit")
     return make_bundle(p, plan, emitter, board, model)
 

@@ -11,6 +11,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from strop.compiler.ops.base import Hints
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -37,17 +39,14 @@ class Stage:
     """One step of an expression. name: its block in the schedule.
 
     shape: of its tensors.  reduces: whether it has reduction axes.  results: for each tensor it computes, whether that
-    is a result of the kernel.  tile: axes worth holding side by side.  dot: whether it is a matrix-vector product by
-    rows.  window: whether it reduces windows of its input that do not overlap.  reads: the steps it reads.
+    is a result of the kernel.  hints: of the op it belongs to.  reads: the steps it reads.
     """
 
     name: str
     shape: tuple[int, ...]
     reduces: bool
     results: tuple[bool, ...] = (False,)
-    tile: tuple[int, ...] = ()
-    dot: bool = False
-    window: bool = False
+    hints: Hints = Hints()
     reads: frozenset[str] = frozenset()
 
     @property
@@ -65,7 +64,7 @@ def arrange(sch: Any, stages: Sequence[Stage], tiling: Tiling, *, outer: bool = 
     if outer and len(nests) == 2 and nests[0][0].reduces:
         _sweep(sch, nests[0], nests[1], tiling)
         return
-    if len(nests) == 2 and nests[1][0].window:
+    if len(nests) == 2 and nests[1][0].hints.window:
         _windowed(sch, nests[0][0], nests[1], tiling)
         return
     for anchor, *followers in nests:
@@ -191,9 +190,9 @@ def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tili
     block = sch.get_sblock(anchor.name)
     copies = _registers(sch, block, anchor)
     spatial, reduce = _loops(sch, block)
-    reduce, depth = _unrolled_tail(sch, reduce, tiling.depth if anchor.dot else tiling.unroll)
-    room = tiling.rows_of(depth * _extent(sch, reduce[0])) if anchor.dot else tiling.accumulators
-    outer, tile = _split_tile(sch, spatial, anchor.tile, room, depth)
+    reduce, depth = _unrolled_tail(sch, reduce, tiling.depth if anchor.hints.dot else tiling.unroll)
+    room = tiling.rows_of(depth * _extent(sch, reduce[0])) if anchor.hints.dot else tiling.accumulators
+    outer, tile = _split_tile(sch, spatial, anchor, room, depth)
     sch.reorder(*outer, *reduce, *tile)
     for loop in tile:
         sch.unroll(loop)
@@ -248,11 +247,12 @@ REDUCTION_AXIS = 2
 
 
 def _split_tile(
-    sch: Any, spatial: list[Any], axes: Sequence[int], accumulators: int, depth: int
+    sch: Any, spatial: list[Any], stage: Stage, accumulators: int, depth: int
 ) -> tuple[list[Any], list[Any]]:
     """Split the tiled axes; returns outer loops and the tile's loops."""
-    outer, tile = list(spatial), []
-    factors = tile_factors([_extent(sch, spatial[axis]) for axis in axes], accumulators, depth)
+    outer, tile, axes = list(spatial), [], stage.hints.tile
+    extents = [_extent(sch, spatial[axis]) for axis in axes]
+    factors = tile_factors(extents, accumulators, depth, slides=stage.hints.slides)
     for axis, factor in zip(axes, factors, strict=True):
         if factor > 1:
             outer[axis], inner = sch.split(spatial[axis], [None, factor])
@@ -260,18 +260,19 @@ def _split_tile(
     return outer, tile
 
 
-def tile_factors(extents: Sequence[int], accumulators: int, depth: int) -> tuple[int, ...]:
+def tile_factors(extents: Sequence[int], accumulators: int, depth: int, *, slides: bool = True) -> tuple[int, ...]:
     """The tile of at most `accumulators` sums that loads least a multiply-add over `depth` unrolled steps.
 
-    Along the last axis neighbours slide over the same operand (tile + depth - 1 loads); along the others each has its
-    own (tile * depth loads).
+    Along the last axis neighbours may slide over the same operand (tile + depth - 1 loads); else, and along the others,
+    each has its own (tile * depth loads).
     """
     choices = product(*(_divisors(extent) for extent in extents))
     fitting = [tile for tile in choices if prod(tile) <= accumulators]
 
     def loads(tile: tuple[int, ...]) -> float:
         own = prod(tile[:-1]) * depth if len(tile) > 1 else depth
-        return (own + tile[-1] + depth - 1) / (prod(tile) * depth)
+        last = tile[-1] + depth - 1 if slides else tile[-1] * depth
+        return (own + last) / (prod(tile) * depth)
 
     return min(fitting, key=lambda tile: (loads(tile), tile)) if extents else ()
 
@@ -298,8 +299,3 @@ def divisor(extent: int, limit: int) -> int:
 
 def _extent(sch: Any, loop: Any) -> int:
     return int(sch.get(loop).extent)
-
-
-def tiling(float_registers: int) -> Tiling:
-    """Tiles for a core: half of its float registers accumulate; a core without any works through memory."""
-    return Tiling(accumulators=max(2, min(16, float_registers // 2)), unroll=4)

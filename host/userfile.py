@@ -1,17 +1,15 @@
-"""A user's own Python file: `file.py:name` on the command line, whatever the name stands for."""
+"""A user's own Python file: `file.py:name` on the command line, for a model, a data set or a rule."""
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from strop.errors import StropError, UsageError
-
-T = TypeVar("T")
 
 
 def is_userfile(spec: str) -> bool:
@@ -20,56 +18,57 @@ def is_userfile(spec: str) -> bool:
     return bool(colon and name) and path.endswith(".py")
 
 
-def load(spec: str, what: str) -> tuple[Path, Any]:
-    """Import `file.py:name`; returns the file and what the name stands for.
+def load(spec: str, what: str) -> tuple[Path, Callable[..., Any]]:
+    """Import `file.py:name`; returns the file, and the function or class of that name.
 
-    what: the kind of file in messages, such as "model".  The file's folder is on the path while it is imported, so
-    that it finds its neighbours.  Raises UsageError for a file or name that is missing, and for what the file raises.
+    what: the kind of file in messages, such as "model".  Raises UsageError for a file or name that is missing, and for
+    what the file raises, with its line.
     """
     place, _, name = spec.rpartition(":")
     path = Path(place)
     if not path.is_file():
         raise UsageError(f"the {what} file {path} does not exist", do="Give the path of a Python file")
-    module = guarded(path, what, partial(_import, path))
-    if not hasattr(module, name):
-        raise UsageError(f"{path} has no {name!r}", do=f"Give {what} as file.py:name of something in the file")
-    return path, getattr(module, name)
+    with _guarded(path, what):
+        found = getattr(_import(path, what), name, None)
+    if not callable(found):
+        raise UsageError(f"{path} has no callable {name!r}", do=f"Name a function or class of the {what} file")
+    return path, found
 
 
 def call(spec: str, what: str) -> tuple[Path, Any]:
     """Import `file.py:callable` and call it without arguments; returns the file and the result."""
     path, maker = load(spec, what)
-    if not callable(maker):
-        raise UsageError(f"{spec.rpartition(':')[2]!r} is not callable", where=str(path), do="Name a function")
-    return path, guarded(path, what, maker)
+    with _guarded(path, what):
+        return path, maker()
 
 
-def guarded(path: Path, what: str, action: Callable[[], T]) -> T:
-    """Run the user's code; what it raises becomes one sentence with the line it came from."""
-    try:
-        return action()
-    except StropError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"the {what} file fails: {type(error).__name__}: {error}", where=_line(path, error), do="Repair it"
-        ) from error
-
-
-def _import(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(path.stem, path)
+def _import(path: Path, what: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(f"user_{what}_{path.stem}", path)
     assert found and found.loader
     module = importlib.util.module_from_spec(found)
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        found.loader.exec_module(module)
-    finally:
-        sys.path.remove(folder)
+    sys.modules[found.name] = module  # dataclasses and pickles of the file look it up
+    found.loader.exec_module(module)
     return module
 
 
-def _line(path: Path, error: Exception) -> str:
+@contextmanager
+def _guarded(path: Path, what: str) -> Iterator[None]:
+    """Run the file's code beside its neighbours; what it raises becomes one sentence with the line it came from."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    except StropError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"the {what} file fails: {type(error).__name__}: {error}", where=_line(path, error), do="Repair it"
+        ) from error
+    finally:
+        sys.path.remove(folder)
+
+
+def _line(path: Path, error: BaseException) -> str:
     """The innermost line of the user's file that an error went through."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"

@@ -77,6 +77,24 @@ def guarded(te: Te, condition: Expr | None, term: Expr) -> Expr:
     return term if condition is None else te.where(condition, term, te.const(0))
 
 
+@dataclass(frozen=True)
+class Hints:
+    """What a schedule may make use of; none of it changes the result.
+
+    tile: output axes whose neighbours share operands, worth holding side by side in registers.  slides: whether
+    neighbours along the last of them share all but one, as under a wide kernel.  dot: each output is a dot product with
+    its own row of a weight (few rows side by side, unrolled deep).  outer: an outer product of one sample (walked down
+    its columns, a column's operand stays in a register).  window: each output reduces a window of its own; windows
+    neither overlap nor leave the input.
+    """
+
+    tile: tuple[int, ...] = ()
+    slides: bool = True
+    dot: bool = False
+    outer: bool = False
+    window: bool = False
+
+
 class OpSpec:
     """Base of all ops. An op is one instance, found by its `kind`."""
 
@@ -85,12 +103,6 @@ class OpSpec:
     """Names of the inputs, as they stand in generated C; optional ones last."""
     results: ClassVar[tuple[str, ...]] = ("y",)
     """Names of the outputs."""
-    tile: ClassVar[tuple[int, ...]] = ()
-    """Output axes whose neighbours share operands: what a schedule keeps side by side in registers."""
-    dot: ClassVar[bool] = False
-    """Whether each output is a dot product with its own row of a weight: few rows side by side, unrolled deep."""
-    outer: ClassVar[bool] = False
-    """Whether it is an outer product of one sample: walked down its columns, a column's operand stays in a register."""
     suffixes: ClassVar[tuple[str, ...]] = ("",)
     """Appended to the stem to name each output."""
     overwrites: ClassVar[Mapping[int, int]] = {}
@@ -116,15 +128,10 @@ class OpSpec:
         """Outputs as tensor expressions; `types` are the inputs' types."""
         raise NotImplementedError
 
-    def tiles(self, attrs: Attrs) -> tuple[int, ...]:
-        """The tiled axes for these attributes."""
-        del attrs
-        return self.tile
-
-    def tiles_windows(self, attrs: Attrs) -> bool:
-        """Whether every output reduces a window of its own: the windows neither overlap nor leave the input."""
-        del attrs
-        return False
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        """What a schedule may make use of; `types` are the inputs' types."""
+        del types, attrs
+        return Hints()
 
     def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
         """Emit ops that turn gradients of the outputs into gradients of the inputs; None where there is none."""

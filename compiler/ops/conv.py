@@ -8,7 +8,7 @@ import numpy as np
 
 from strop.compiler.dtypes import INT32, UINT8
 from strop.compiler.ir import Builder, Op, TensorType
-from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32, guarded
+from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32, guarded
 from strop.compiler.ops.dense import present
 
 
@@ -38,11 +38,9 @@ class Conv2d(OpSpec):
 
     kind = "conv2d"
     operands = ("x", "w", "b")
-    tile = (1, 3)
 
-    def tiles(self, attrs: Attrs) -> tuple[int, ...]:
-        """Output channels share the image only within a group."""
-        return self.tile if attrs["groups"] == 1 else self.tile[1:]
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(tile=(1, 3) if attrs["groups"] == 1 else (3,))  # channels share the image only within a group
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         batch, _, *image = inputs[0].shape
@@ -138,11 +136,9 @@ class Conv2dDx(OpSpec):
     kind = "conv2d_dx"
     operands = ("dy", "w")
     results = ("dx",)
-    tile = (1, 3)
 
-    def tiles(self, attrs: Attrs) -> tuple[int, ...]:
-        """Output channels share the image only within a group."""
-        return self.tile if attrs["groups"] == 1 else self.tile[1:]
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(tile=(1, 3) if attrs["groups"] == 1 else (3,))  # channels share the image only within a group
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         channels = inputs[1].shape[1] * attrs["groups"]
@@ -189,7 +185,11 @@ class Conv2dDw(OpSpec):
     kind = "conv2d_dw"
     operands = ("dy", "x")
     results = ("dw",)
-    tile = (0, 3)
+
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        if attrs["groups"] == 1 and attrs["kernel"] == (1, 1):
+            return Hints(tile=(0, 1), slides=False)
+        return Hints(tile=(0, 3) if attrs["groups"] == 1 else (3,))
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         per_group = inputs[1].shape[1] // attrs["groups"]
@@ -234,7 +234,9 @@ class Conv2dDwPooled(OpSpec):
     kind = "conv2d_dw_pooled"
     operands = ("dy", "index", "x")
     results = ("dw",)
-    tile = (2, 3)
+
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(tile=(2, 3))
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return Conv2dDw().infer([inputs[0], inputs[2]], attrs)

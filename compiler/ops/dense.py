@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from strop.compiler.dtypes import FLOAT32
 from strop.compiler.ir import Builder, Op, TensorType
-from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32, guarded
+from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32, guarded
 
 
 class Dense(OpSpec):
@@ -12,8 +12,9 @@ class Dense(OpSpec):
 
     kind = "dense"
     operands = ("x", "w", "b")
-    tile = (1,)
-    dot = True
+
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(tile=(1,), dot=True)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         (batch, _), (out, _) = inputs[0].shape, inputs[1].shape
@@ -64,7 +65,9 @@ class DenseDx(OpSpec):
     kind = "dense_dx"
     operands = ("dy", "w")
     results = ("dx",)
-    tile = (1,)
+
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(tile=(1,))
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [TensorType((inputs[0].shape[0], inputs[1].shape[1]), inputs[0].dtype)]
@@ -100,8 +103,9 @@ class DenseDw(OpSpec):
     kind = "dense_dw"
     operands = ("dy", "x")
     results = ("dw",)
-    tile = (0, 1)
-    outer = True
+
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(tile=(0, 1), slides=False, outer=types[0].shape[0] == 1)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [TensorType((inputs[0].shape[1], inputs[1].shape[1]), inputs[0].dtype)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from strop.compiler.dtypes import FLOAT32, UINT8
 from strop.compiler.ir import Builder, Op, TensorType
-from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32, guarded
+from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32, guarded
 from strop.compiler.ops.conv import conv_output, inside
 
 
@@ -82,9 +82,8 @@ class MaxPool2dArgmax(OpSpec):
     suffixes = ("", ".index")
     plain = "max_pool2d"
 
-    def tiles_windows(self, attrs: Attrs) -> bool:
-        """Where the stride is the window."""
-        return bool(attrs["kernel"] == attrs["stride"] and attrs["padding"] == (0, 0))
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(window=attrs["kernel"] == attrs["stride"] and attrs["padding"] == (0, 0))
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         shape = pooled(inputs[0], attrs)
@@ -137,9 +136,8 @@ class MaxPool2d(OpSpec):
 
     kind = "max_pool2d"
 
-    def tiles_windows(self, attrs: Attrs) -> bool:
-        """Where the stride is the window."""
-        return bool(attrs["kernel"] == attrs["stride"] and attrs["padding"] == (0, 0))
+    def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
+        return Hints(window=attrs["kernel"] == attrs["stride"] and attrs["padding"] == (0, 0))
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [TensorType(pooled(inputs[0], attrs), inputs[0].dtype)]

@@ -55,7 +55,7 @@ def _follows(program: Program, op: Op, name: str) -> bool:
     """Whether the op can consume the input where it is made: element by element, or window by window."""
     kind = spec(op.kind)
     same = program.values[name].type == program.values[op.outputs[0]].type
-    return (kind.elementwise and same) or kind.tiles_windows(op.attrs)
+    return (kind.elementwise and same) or _windowed(program, op)
 
 
 def _joins(program: Program, group: Sequence[Op], op: Op, link: str, owner: dict[str, int]) -> bool:
@@ -63,12 +63,17 @@ def _joins(program: Program, group: Sequence[Op], op: Op, link: str, owner: dict
     last = group[-1]
     if last.outputs[0] != link or spec(last.kind).free or spec(last.kind).overwrites:
         return False
-    if spec(op.kind).tiles_windows(op.attrs) and group[0].kind != "conv2d":
+    if _windowed(program, op) and group[0].kind != "conv2d":
         return False
     written = {name for member in group for name in member.outputs}
     since = [name for name, index in owner.items() if index > owner[link] and name not in written]
     moved = {name for member in group for name in member.inputs}
     return not any(program.values[name].role in PERSISTENT and name in since for name in moved)
+
+
+def _windowed(program: Program, op: Op) -> bool:
+    """Whether the op reduces windows of its own."""
+    return spec(op.kind).hints([program.values[name].type for name in op.inputs], op.attrs).window
 
 
 def _joined(group: Sequence[Op], reads: Counter[str], results: set[str]) -> Op:

@@ -67,8 +67,10 @@ class Qemu:
         self._socket, self._errors = folder / "uart", folder / "stderr"
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, preexec_fn=_prepare  # noqa: PLW1509
-            )
+                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                process_group=0,  # Ctrl-C in the terminal is ours to handle
+                preexec_fn=_prepare,  # noqa: PLW1509
+            )  # fmt: skip
         self._end = weakref.finalize(self, _end, self._process, folder)
         self._wait_for_socket()
 

@@ -18,7 +18,8 @@ class Isa:
 
     arch: family that start-up code and stack analysis are written for: ``riscv32``, ``thumb`` or ``host``.
     fma: float32 multiply-add with one rounding is an instruction; only then may a Program contain it.
-    float_registers: float32 values that fit the register file; 0 without an FPU (values then live in integer ones).
+    accumulators: sums that a kernel keeps side by side in registers; operands and addresses need the others.
+    unroll: copies of a kernel's innermost loop.
     lanes: float32 values of a vector register; 1 for a scalar core.
     startup: file in ``firmware/`` with the reset code; empty on the PC.
     flags: compiler flags by toolchain name.  gcc_prefix: of the cross gcc.  gcc_package: the Debian package of it.
@@ -28,7 +29,8 @@ class Isa:
     name: str
     arch: str
     fma: bool
-    float_registers: int
+    accumulators: int
+    unroll: int = 4
     lanes: int = 1
     startup: str = ""
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)

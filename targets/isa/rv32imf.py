@@ -6,7 +6,8 @@ ISA = Isa(
     name="rv32imf",
     arch="riscv32",
     fma=True,
-    float_registers=32,
+    accumulators=16,
+    unroll=8,
     startup="startup_rv32.S",
     flags={
         "zig": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+a+f+c", "-mabi=ilp32f"),

@@ -1,0 +1,122 @@
+"""From words on the command line to the objects they stand for."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strop.errors import DataError, RuleError, UsageError, nearest
+from strop.host import userfile
+from strop.host.arrays import read_weights
+from strop.host.cli.options import Build, Shared, Tools, settings_of
+from strop.host.data import Signature
+from strop.host.runs import Run, tools_used
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from strop.compiler.bundle import Bundle
+    from strop.compiler.optim import Optimizer
+    from strop.compiler.rules.base import Rule
+    from strop.host.device import Device
+    from strop.targets.board import Board
+
+OPTIMIZERS = ("sgd", "momentum", "adam")
+
+
+def bundle_of(
+    model: str, build: Build, shared: Shared, weights: str = "", board: "Board | None" = None
+) -> "Bundle":
+    """Compile a model as the options say, showing the stages.
+
+    weights: a file of parameters to build in.  board: instead of the one the options name.
+    """
+    from strop.compiler.pipeline import build as compile_model
+    from strop.host.zoo import load_model
+
+    with shared.terminal.working(f"building {model}") as stage:
+        name, module, example = load_model(model)
+        if weights:
+            _put_in(module, Path(weights))
+        return compile_model(
+            module, example, name=name, loss=build.loss, rule=rule_of(build), optimizer=optimizer_of(build),
+            board=board or shared.board, batch=build.batch, schedules=build.schedules or None, progress=stage,
+        )  # fmt: skip
+
+
+def _put_in(module: "nn.Module", file: Path) -> None:
+    """Give a module the weights of a file."""
+    import torch
+
+    state = {name: torch.from_numpy(data) for name, data in read_weights(file).items()}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).partition(": ")[2]
+        advice = "Name the model that they come from"
+        raise DataError(f"the weights do not fit the model: {reason}", where=str(file), do=advice) from error
+
+
+def device_of(
+    bundle: "Bundle", shared: Shared, tools: Tools, *, profile: bool = False, framed: bool = False
+) -> "Device":
+    """Open the board that the options name, flashed unless a port is given.
+
+    profile: with a counter around each kernel.  framed: the twin, too, behind the frames of the wire.
+    """
+    from strop.host.device import connect, twin
+
+    with shared.terminal.working(f"starting {bundle.board.name}") as stage:
+        if bundle.board.is_host and not (shared.port or framed):
+            return twin(bundle, toolchain=tools.toolchain)
+        return connect(
+            bundle, port=shared.port or None, toolchain=tools.toolchain, profile=profile, timeout=tools.timeout,
+            progress=stage,
+        )  # fmt: skip
+
+
+def rule_of(build: Build) -> "Rule":
+    """The learning rule with its settings."""
+    kind = _rule_class(build.rule)
+    settings: dict[str, Any] = {"freeze": tuple(build.freeze), "seed": build.seed}
+    if build.objective:
+        if "objective" not in {field.name for field in fields(kind)}:
+            raise UsageError(f"the rule {kind.name} has no choice of objective", do="Leave out --objective")
+        settings["objective"] = build.objective
+    return kind(**settings)
+
+
+def _rule_class(spec: str) -> "type[Rule]":
+    from strop.compiler.rules import rule_class
+    from strop.compiler.rules.base import Rule
+
+    if not userfile.is_userfile(spec):
+        return rule_class(spec)
+    path, kind = userfile.load(spec, "rule")
+    if not (isinstance(kind, type) and issubclass(kind, Rule)):
+        raise RuleError(f"{spec.rpartition(':')[2]!r} is not a class derived from strop's Rule", where=str(path))
+    return kind
+
+
+def optimizer_of(build: Build) -> "Optimizer":
+    """The optimizer with its settings; what is not given is its own default."""
+    from strop.compiler.optim import SGD, Adam
+
+    if build.optimizer not in OPTIMIZERS:
+        raise UsageError(f"no optimizer is called {build.optimizer!r}", do=nearest(build.optimizer, OPTIMIZERS))
+    if build.momentum is not None and build.optimizer != "momentum":
+        raise UsageError(f"{build.optimizer} takes no momentum", do="Use --optimizer momentum")
+    given = {"weight_decay": build.weight_decay, **({} if build.lr is None else {"lr": build.lr})}
+    if build.optimizer == "adam":
+        return Adam(**given)
+    momentum = {"sgd": 0.0, "momentum": 0.9 if build.momentum is None else build.momentum}[build.optimizer]
+    return SGD(**given, momentum=momentum)
+
+
+def record(verb: str, board: "Board", tools: Tools, folder: Path | None, *groups: Any, **more: Any) -> Run:
+    """The record of a run with these options, not yet begun."""
+    return Run(verb, settings_of(*groups, tools, **more), tools_used(board, tools.toolchain), folder)
+
+
+def signature_of(bundle: "Bundle") -> Signature:
+    """What the data must look like."""
+    return Signature.of(bundle.manifest)

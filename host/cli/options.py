@@ -1,0 +1,112 @@
+"""Every option of the command line, declared once. A verb takes the groups it needs (see `command.verb`)."""
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from typer import Argument, Option
+
+from strop.host.progress import Terminal
+
+Model = Annotated[str, Argument(metavar="MODEL", help="A built-in's name, or file.py:callable.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Options of every verb."""
+
+    panel: ClassVar[str] = "Shared"
+
+    board: Annotated[str, Option("--board", "-b", help="A board's name, or a .toml; see strop boards.")] = "host"
+    port: Annotated[str, Option("--port", "-p", help="Address of a board that runs already; nothing is flashed.")] = ""
+    json: Annotated[bool, Option("--json", help="Write one JSON document to stdout, and nothing else.")] = False
+    verbose: Annotated[bool, Option("--verbose", "-v", help="Show stages, and what the board says.")] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Show results and errors only.")] = False
+    no_progress: Annotated[bool, Option("--no-progress", help="Show no bar.")] = False
+
+    @cached_property
+    def terminal(self) -> Terminal:
+        """Where to talk."""
+        return Terminal(json=self.json, verbose=self.verbose, quiet=self.quiet, progress=not self.no_progress)
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is compiled."""
+
+    panel: ClassVar[str] = "Model and rule"
+
+    rule: Annotated[str, Option(help="A learning rule's name, or file.py:Class.")] = "backprop"
+    objective: Annotated[str, Option(help="Local objective, for a rule that has a choice: l2 or l1.")] = ""
+    freeze: Annotated[list[str], Option(help="Parameters to keep, by name or pattern; may be repeated.")] = field(
+        default_factory=list
+    )
+    optimizer: Annotated[str, Option(help="sgd, momentum or adam.")] = "sgd"
+    lr: Annotated[float | None, Option(help="Learning rate; the optimizer's own if not given.")] = None
+    weight_decay: Annotated[float, Option(help="Share of a weight that is added to its gradient.")] = 0.0
+    momentum: Annotated[float | None, Option(help="For momentum: 0.9 if not given.")] = None
+    loss: Annotated[str, Option(help="cross_entropy or mse.")] = "cross_entropy"
+    batch: Annotated[int, Option(help="Samples a step.")] = 1
+    seed: Annotated[int, Option(help="Of the rule's random tensors, the split and the order of samples.")] = 0
+    schedules: Annotated[str, Option(help="Faster schedules, a file that strop tune wrote.")] = ""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What compiles, and how long to wait for a board."""
+
+    panel: ClassVar[str] = "Tools"
+
+    toolchain: Annotated[str, Option(help="zig, gcc or clang.")] = "zig"
+    timeout: Annotated[float, Option(help="Seconds of silence after which a board counts as lost.")] = 5.0
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the network sees."""
+
+    panel: ClassVar[str] = "Data"
+
+    data: Annotated[str, Option(help="digits, file.npz with x and y, or file.py:callable.")] = "digits"
+    split: Annotated[float, Option(help="Share to hold out, where the data has no x_test.")] = 0.2
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a run leaves its files."""
+
+    panel: ClassVar[str] = "Run"
+
+    run_dir: Annotated[Path | None, Option(help="Folder of the run; runs/<time> if not given.")] = None
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training run goes on."""
+
+    panel: ClassVar[str] = "Run"
+
+    epochs: Annotated[int, Option(help="Times each sample is seen.")] = 5
+    steps: Annotated[int | None, Option(help="Steps in all, instead of --epochs.")] = None
+    checkpoint_every: Annotated[int | None, Option(help="Steps between checkpoints; an epoch if not given.")] = None
+    resume: Annotated[Path | None, Option(help="Folder of a run to go on with; its options apply again.")] = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where training starts from, or what is evaluated."""
+
+    panel: ClassVar[str] = "Run"
+
+    weights: Annotated[str, Option(help="Parameters to build in: a .pt or .npz, such as a run's.")] = ""
+
+
+WAYS = frozenset({"json", "verbose", "quiet", "no_progress", "port", "resume"})
+"""Options that change how a command talks, not what it computes."""
+
+
+def settings_of(*groups: Any, **more: Any) -> dict[str, Any]:
+    """What a run is made of, by option, JSON-able: enough to do it again."""
+    chosen = {name: value for group in groups for name, value in asdict(group).items()}
+    return {**more, **{name: value for name, value in chosen.items() if name not in WAYS}}
