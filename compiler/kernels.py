@@ -11,6 +11,7 @@ from pathlib import Path
 
 from strop.compiler.ir import Op, Program, TensorType, digest
 from strop.compiler.ops import spec
+from strop.compiler.ops.base import OpSpec
 from strop.compiler.schedules import Tiling
 
 
@@ -66,7 +67,7 @@ class KernelSpec:
     @property
     def key(self) -> str:
         """Changes with anything that could change the C."""
-        kinds = dict.fromkeys(kind for kind, *_ in self.steps)
+        kinds = dict.fromkeys(spec(kind) for kind, *_ in self.steps)
         made_of = [version("strop"), version("apache-tvm"), _sources(), *map(_source, kinds), str(self)]
         return digest("\n".join(made_of).encode())
 
@@ -178,9 +179,9 @@ def lowered(kernel: KernelSpec) -> Kernel:
 
 
 @cache
-def _source(kind: str) -> str:
+def _source(op: OpSpec) -> str:
     """Hash of the files that define an op: one that a user registers may change while strop does not."""
-    methods = (item for base in type(spec(kind)).__mro__ for item in vars(base).values() if isfunction(item))
+    methods = (item for base in type(op).__mro__ for item in vars(base).values() if isfunction(item))
     files = sorted({Path(method.__code__.co_filename) for method in methods})
     return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 

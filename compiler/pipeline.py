@@ -80,7 +80,7 @@ def build(
     p = stage("fuse", fuse(p))
     p = stage("order", order(p))
     p = stage("reuse", reuse(p))
-    default = Tiling(board.core.accumulators, board.core.unroll)
+    default = Tiling(**board.core.tiling)
     p = stage("tune", tuned(p, default, schedules.table(board.isa, default)))
     p = p.with_(notes=_notes(rule, loss, optimizer, dtype))
     progress("place")

@@ -20,7 +20,8 @@ class Tiling:
 
     accumulators: floats kept in registers at once.  unroll: copies of an innermost loop.  rows: rows of a weight that a
     matrix-vector product walks side by side, each with an address register unless all lie within `reach` bytes of one.
-    depth: copies of its inner loop.
+    depth: copies of its inner loop.  band: columns of a weight updated side by side, each with its input in a register.
+    turn: rows of the band in each turn of the loop.
     """
 
     accumulators: int = 8
@@ -28,10 +29,15 @@ class Tiling:
     rows: int = 5
     reach: int = 1024
     depth: int = 8
+    band: int = 16
+    turn: int = 1
 
     def rows_of(self, length: int) -> int:
         """Rows of `length` floats to walk side by side."""
         return max(self.rows, min(8, self.reach // (4 * length)))
+
+
+NO_HINTS = Hints()
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Stage:
     shape: tuple[int, ...]
     reduces: bool
     results: tuple[bool, ...] = (False,)
-    hints: Hints = Hints()
+    hints: Hints = NO_HINTS
     reads: frozenset[str] = frozenset()
 
     @property
@@ -125,11 +131,13 @@ def _map(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) ->
 
 
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
-    """Element-wise over a weight (O,I): a band of columns at a time, row by row."""
-    *_, inner = _bands(sch, sch.get_sblock(anchor.name), tiling.accumulators)
-    sch.unroll(inner)
+    """Element-wise over a weight (O,I): a band of columns at a time, a few rows in each turn of the loop."""
+    _, rows, inner = _bands(sch, sch.get_sblock(anchor.name), tiling.band)
+    _, turn = sch.split(rows, [None, divisor(_extent(sch, rows), tiling.turn)])
+    for loop in (turn, inner):
+        sch.unroll(loop)
     for stage in followers:
-        _follow(sch, stage, inner, 3, 1)
+        _follow(sch, stage, inner, 4, 1)
 
 
 def _bands(sch: Any, block: Any, width: int) -> tuple[Any, Any, Any]:

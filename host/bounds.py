@@ -6,8 +6,8 @@ Counted from the tensor expression of the op, so an op that is added has its bou
   a product that is only added is part of the addition;
 * every element of an operand is loaded once, every element of a result stored once;
 * a sum of products that uses its operands again and again loads half of one a product: a tile of 4 x 4 sums in
-  registers takes 8 loads for 16 fma. A convolution three wide and of stride 1 loads 3/8: four outputs in a row share six
-  inputs, 18 loads for 48 fma.
+  registers takes 8 loads for 16 fma. A convolution three wide and of stride 1 loads 3/8: four outputs in a row share
+  six inputs, 18 loads for 48 fma.
 
 What depends on loop variables alone is free: addresses, and padding, which a schedule can keep out of a loop. Loops
 themselves are not counted. A fully connected layer thus costs 2 a weight forward, 3 for a first layer's update, and 4
@@ -249,16 +249,21 @@ def _cost(term: Term, share: float, merged: set[tuple[Any, ...]], seen: set[tupl
         return 0.0
     seen.add(term.key)
     axes = term.axes | frozenset(term.of if term.reduces else ())
-    runs = share * prod(axis.of for axis in axes)
+    runs = share * _turns(axes)
     if term.op == "where":
         holds, asked = _asked(term.args[0])
         sides = zip(term.args[1:], (share * holds, share * (1 - holds)), strict=True)
-        asking = sum(_cost(each, share, merged, seen) + share * prod(a.of for a in each.axes) for each in asked)
+        asking = sum(_cost(each, share, merged, seen) + share * _turns(each.axes) for each in asked)
         return asking + sum(_cost(side, part, merged, seen) for side, part in sides)
     inner = sum(_cost(arg, share, merged, seen) for arg in term.args)
     if term.reduces:
         return inner + runs * _guarded(term.args[0]) * (2 if term.op == "argmax" else 1)
     return inner + (0.0 if term.key in merged else runs)
+
+
+def _turns(axes: Iterable[Term]) -> int:
+    """How often a body inside these loops runs."""
+    return prod(int(axis.of) for axis in axes)
 
 
 def _asked(condition: Term) -> tuple[float, list[Term]]:
@@ -289,7 +294,7 @@ def _loads(stages: Sequence[Tensor]) -> float:
         if term is None or product is None:
             continue
         operands = {id(t.of): t.of for t in _terms(product) if t.op == "read" and t.of.element is None}
-        runs = prod(axis.of for axis in term.axes | frozenset(term.of)) * _guarded(term.args[0])
+        runs = _turns(term.axes | frozenset(term.of)) * _guarded(term.args[0])
         total += max(sum(prod(t.shape) for t in operands.values()), stage.loads_a_product * runs)
         again |= operands
     return total + sum(prod(t.shape) for t in stages if t.element is None and id(t) not in again)

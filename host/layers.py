@@ -10,6 +10,7 @@ import numpy as np
 from strop.compiler.ir import Op
 from strop.compiler.kernels import needs_code
 from strop.host.bounds import bounds
+from strop.host.profile import kernel_sums
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +104,7 @@ def _bundle(layer: Layer, front: bool, board: "Board | str") -> "Bundle":
         torch.manual_seed(0)
         before = [_scale(layer)] if front else []
         net = nn.Sequential(*before, layer.make(), nn.Flatten())
-    return build(net, torch.zeros(1, *layer.sample), loss="mse", board=board, name=layer.name)
+    return build(net, torch.zeros(1, *layer.sample), board=board, name=layer.name)
 
 
 def _scale(layer: Layer) -> "nn.Module":
@@ -116,12 +117,8 @@ def _scale(layer: Layer) -> "nn.Module":
 
 def _measured(layer: Layer, bundle: "Bundle", device: "Device") -> list[LayerCost]:
     """The costs of the layer's kernels in a net."""
-    from strop.host.session import Session
-
     with device:
-        device.train(*_samples(bundle))
-        assert isinstance(device.backend, Session)
-        sums = device.backend.profile()
+        sums = kernel_sums(device, *_samples(bundle))
     ops = list(filter(needs_code, bundle.program.train_step))
     rows = zip(ops, bundle.manifest["kernels"], sums, bounds(bundle), strict=True)
     return [
@@ -133,13 +130,12 @@ def _measured(layer: Layer, bundle: "Bundle", device: "Device") -> list[LayerCos
 
 def _samples(bundle: "Bundle") -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
-    shapes = [bundle.manifest[name]["shape"] for name in ("x", "y")]
-    x, y = (rng.standard_normal((STEPS, *shape[1:])).astype(np.float32) for shape in shapes)
-    return x, y
+    x = rng.standard_normal((STEPS, *bundle.manifest["x"]["shape"][1:])).astype(np.float32)
+    return x, np.zeros(STEPS, np.int32)
 
 
 def _is_last_layer(bundle: "Bundle", layer: str) -> bool:
-    return layer == max(row["layer"] for row in bundle.manifest["kernels"])
+    return layer == max(str(row["layer"]) for row in bundle.manifest["kernels"])
 
 
 def step_of(op: Op) -> str:

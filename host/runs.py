@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -85,7 +85,7 @@ class Run:
         write_whole(self.folder / "report.json", (to_json(self.report) + "\n").encode())
 
 
-def to_json(document: Mapping[str, Any]) -> str:
+def to_json(document: Mapping[str, Any] | Sequence[Any]) -> str:
     """A document as text; what JSON has no number for (NaN, infinity) becomes null."""
     return json.dumps(_finite(document), indent=2, allow_nan=False)
 

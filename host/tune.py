@@ -6,7 +6,7 @@ Costs are counted by kernel, so one firmware tries a candidate of every kernel a
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -14,16 +14,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 from numpy.typing import NDArray
 
 from strop.compiler.emit import Emitter
-from strop.compiler.ir import Op
+from strop.compiler.ir import Op, digest
 from strop.compiler.kernels import Kernel, KernelSpec, kernel_spec, lower, lowered, needs_code
 from strop.compiler.passes.tuned import Entry, Schedules, schedule_key, tuned
 from strop.compiler.schedules import Tiling
-from strop.errors import LowerError, ToolchainError
-from strop.host.profile import Profile, profile
-from strop.host.session import Session
+from strop.errors import LowerError, ToolchainError, UsageError
+from strop.host.profile import kernel_sums, step_costs
 from strop.targets.toolchain import RUNTIME, build_elf, find_toolchain
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "accumulators": (2, 4, 6, 8, 10, 12, 16, 20, 24),
     "unroll": (1, 2, 3, 4, 5, 8, 16),
     "rows": (1, 2, 3, 4, 5, 6, 7, 8),
+    "reach": (4, 1024),
     "depth": (1, 2, 4, 8, 16, 32),
+    "band": (2, 4, 8, 12, 16, 20),
+    "turn": (1, 2, 4),
 }
 """Values to try for each field of a Tiling."""
 
@@ -56,6 +59,17 @@ class Trial:
     tiling: Tiling
     instructions: float
     bytes: int
+
+
+Trials = Mapping[str, Trial]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step as a whole. instructions: mean over the steps.  bits: hash of what they have learnt."""
+
+    instructions: float
+    bits: str
 
 
 @dataclass(frozen=True)
@@ -98,22 +112,22 @@ class Tuning:
 
 def tune(
     bundle: "Bundle", x: Array, y: Array, open_device: OpenDevice, *, budget: int = 24, known: Schedules | None = None,
-    toolchain: str = "zig", on_build: Callable[[], None] = lambda: None,
+    worth: float = WORTH, toolchain: str = "zig", on_build: Callable[[], None] = lambda: None,
 ) -> Tuning:  # fmt: skip
     """Search the schedules of a bundle's training step on its board.
 
     bundle: built without schedules.  x, y: data of some steps, the same for every candidate.  open_device: opens the
     board with a bundle, instrumented if told so.  budget: firmwares to try.  known: what was found before; it is tried
-    first.  on_build: called after each firmware.
+    first.  worth: see `choose`.  on_build: called after each firmware.
     Raises UsageError for a board that counts nothing. Candidates too large for the board are passed over.
     """
     bench = Bench(bundle, x, y, open_device, toolchain)
-    base = bench.profile({})
+    before, own = bench.step({}), bench.costs({})
     on_build()
-    own = bench.by_kernel(base)
-    searched = {key: bench.kernels[key] for key, cost in own.items() if cost >= SHARE * base.instructions_per_step}
+    searched = {key: bench.kernels[key] for key, cost in own.items() if cost >= SHARE * before.instructions}
     earlier = (known or Schedules()).table(bundle.board.isa, bench.default)
-    trials = {key: [trial] for key, trial in bench.trials(own, {}, searched).items()}
+    standard = bench.trials(own, {}, searched)
+    trials: dict[str, list[Trial]] = {key: [] for key in searched}
     searches = {key: variants(spec, earlier.get(key, bench.default)) for key, spec in searched.items()}
     builds = 0
     while builds < budget and (table := _next(searches)):
@@ -122,8 +136,21 @@ def tune(
                 trials[key].append(trial)
         builds += 1
         on_build()
-    best = {key: choose(tried[0], tried[1:]) for key, tried in trials.items()}
-    return bench.conclude(base, {key: (tried[0], best[key]) for key, tried in trials.items()}, builds)
+    best = {key: choose(standard[key], tried, worth) for key, tried in trials.items()}
+    return bench.conclude(before, standard, _settled(bench, standard, best, worth), builds)
+
+
+def _settled(bench: "Bench", standard: Trials, best: Trials, worth: float) -> Trials:
+    """Those that still earn their size side by side: what stands around a kernel bears on its code."""
+    kept = {key: trial for key, trial in best.items() if trial is not standard[key]}
+    while kept:
+        costs = bench.costs({key: trial.tiling for key, trial in kept.items()})
+        again = {key: replace(trial, instructions=costs[key]) for key, trial in kept.items()}
+        earning = {key: trial for key, trial in again.items() if choose(standard[key], [trial], worth) is trial}
+        if len(earning) == len(kept):
+            break
+        kept = earning
+    return kept
 
 
 def _next(searches: Mapping[str, Iterator[Tiling]]) -> dict[str, Tiling]:
@@ -157,12 +184,15 @@ def variants(kernel: KernelSpec, first: Tiling) -> Iterator[Tiling]:
             yield candidate
 
 
-def choose(own: Trial, others: Iterable[Trial]) -> Trial:
-    """The fastest that earns its size: from the shortest up, each must repay what it is longer than the best so far."""
+def choose(own: Trial, others: Iterable[Trial], worth: float = WORTH) -> Trial:
+    """The fastest that earns its size: from the shortest up, each must repay what it is longer than the best so far.
+
+    worth: share of the instructions to gain for twice the code; 0 takes the fastest of any size.
+    """
     best = own
     for trial in sorted(others, key=lambda trial: (trial.bytes, trial.instructions, astuple(trial.tiling))):
         gain, growth = 1 - trial.instructions / best.instructions, trial.bytes / best.bytes - 1
-        if gain > 0 and gain >= WORTH * growth:
+        if gain > 0 and gain >= worth * growth:
             best = trial
     return best
 
@@ -181,7 +211,7 @@ class Bench:
     def default(self) -> Tiling:
         """The ISA's own tiling."""
         core = self.bundle.board.core
-        return Tiling(core.accumulators, core.unroll)
+        return Tiling(**core.tiling)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -206,27 +236,23 @@ class Bench:
         files = Emitter(program, self.bundle.plan, lower(program, self.default)).files()
         return replace(self.bundle, program=program, files=files)
 
-    def profile(self, table: Table) -> Profile:
-        """Run it twice, without and with counters."""
-        bundle = self.retiled(table)
-        return profile(bundle, self.x, self.y, partial(self.open_device, bundle))
+    def step(self, table: Table) -> Step:
+        """Train by firmware without counters. Raises UsageError for a board that counts nothing."""
+        with self.open_device(self.retiled(table), False) as device:
+            costs = step_costs(device, self.x, self.y)
+            bits = digest(b"".join(data.tobytes() for data in device.tensors().values()))
+        if not any(costs):
+            raise UsageError(f"{device.name} counts no instructions", do="Tune on an emulated board, with --board")
+        return Step(sum(costs) / len(costs), bits)
 
     def costs(self, table: Table) -> dict[str, float]:
-        """Instructions a step of each kernel, by one firmware with counters."""
+        """Instructions a step of each kernel over all its calls, by firmware with counters."""
         with self.open_device(self.retiled(table), True) as device:
-            device.train(self.x, self.y)
-            assert isinstance(device.backend, Session)
-            return self._summed(cost * device.batch / len(self.x) for cost in device.backend.profile())
-
-    def by_kernel(self, measured: Profile) -> dict[str, float]:
-        """Instructions a step of each kernel, from a profile."""
-        return self._summed(row.instructions for row in measured.kernels)
-
-    def _summed(self, costs: Iterable[float]) -> dict[str, float]:
-        total = dict.fromkeys(self.keys, 0.0)
-        for key, cost in zip(self.keys, costs, strict=True):
+            sums = kernel_sums(device, self.x, self.y)
+        total = dict.fromkeys(self.keys, 0)
+        for key, cost in zip(self.keys, sums, strict=True):
             total[key] += cost
-        return total
+        return {key: cost * device.batch / len(self.x) for key, cost in total.items()}
 
     def trials(self, costs: Mapping[str, float], table: Table, keys: Iterable[str]) -> dict[str, Trial]:
         """What a firmware says of some kernels, with the size of their code."""
@@ -235,19 +261,18 @@ class Bench:
         sizes = code_sizes(self.bundle, functions, self.toolchain)
         return {key: Trial(own, costs[key], sizes[key]) for key, own in tilings.items()}
 
-    def conclude(self, base: Profile, found: Mapping[str, tuple[Trial, Trial]], builds: int) -> Tuning:
+    def conclude(self, before: Step, standard: Trials, best: Trials, builds: int) -> Tuning:
         """Put the best tilings together; none is kept if the whole step is not faster by them."""
-        table = {key: best.tiling for key, (own, best) in found.items() if best is not own}
-        last = self.profile(table) if table else base
-        if last.instructions_per_step >= base.instructions_per_step:
-            table, last = {}, base
-            found = {key: (own, own) for key, (own, _) in found.items()}
-        after = self.by_kernel(last)
-        changes = tuple(self._change(key, own, best, after[key]) for key, (own, best) in found.items())
+        after = self.step({key: trial.tiling for key, trial in best.items()}) if best else before
+        if after.bits != before.bits:
+            raise LowerError("a schedule changed a result", do="This is a defect of strop: please report it")
+        if after.instructions >= before.instructions:
+            best, after = {}, before
+        changes = tuple(self._change(key, own, best.get(key, own)) for key, own in standard.items())
         entries = {change.key: self._entry(change) for change in changes}
-        return Tuning(base.instructions_per_step, last.instructions_per_step, builds, changes, entries)
+        return Tuning(before.instructions, after.instructions, builds, changes, entries)
 
-    def _change(self, key: str, own: Trial, best: Trial, after: float) -> Change:
+    def _change(self, key: str, own: Trial, best: Trial) -> Change:
         rows = [row for k, row in zip(self.keys, self.bundle.manifest["kernels"], strict=True) if k == key]
         layers = tuple(dict.fromkeys(row["layer"] for row in rows))
         different = {
@@ -255,7 +280,8 @@ class Bench:
             for field in fields(Tiling)
             if (value := getattr(best.tiling, field.name)) != getattr(own.tiling, field.name)
         }
-        return Change(key, rows[0]["name"], layers, own.instructions, after, own.bytes, best.bytes, different)
+        figures = (own.instructions, best.instructions, own.bytes, best.bytes)
+        return Change(key, rows[0]["name"], layers, *figures, different)
 
     def _entry(self, change: Change) -> Entry | None:
         if not change.tiling:
@@ -280,8 +306,8 @@ def code_sizes(bundle: "Bundle", functions: Mapping[str, Kernel], toolchain: str
         files = [source, RUNTIME / "numerics.c"]
         program = build_elf(bundle.board, files, [RUNTIME], Path(folder) / "kernels.elf", [], toolchain)
         with program.open("rb") as stream:
-            symbols = list(ELFFile(stream).get_section_by_name(".symtab").iter_symbols())
-    sizes = {symbol.name: int(symbol["st_size"]) for symbol in symbols}
+            tables = [part for part in ELFFile(stream).iter_sections() if isinstance(part, SymbolTableSection)]
+            sizes = {symbol.name: int(symbol["st_size"]) for part in tables for symbol in part.iter_symbols()}
     return {key: sizes[name] for key, name in names.items()}
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from strop.compiler.dtypes import INT32, UINT8
 from strop.compiler.ir import Builder, Op, TensorType
 from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32, guarded
-from strop.compiler.ops.dense import present
 
 
 def conv_output(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -228,7 +227,7 @@ class Conv2dDwPooled(OpSpec):
     """dq (B,O,PH,PW), index (B,O,PH,PW), x (B,I,H,W) -> dw: conv2d_dw of an error that a max-pool's gradient spreads.
 
     The error is dq at the place of each window's maximum and 0 elsewhere, so one term a window is enough.
-    attrs: those of conv2d_dw, and pool_kernel, pool_stride, pool_padding; sparse, optional (see `dense.present`).
+    attrs: those of conv2d_dw, and pool_kernel, pool_stride, pool_padding.
     """
 
     kind = "conv2d_dw_pooled"
@@ -268,10 +267,7 @@ class Conv2dDwPooled(OpSpec):
             channel = i if attrs["groups"] == 1 else o // group * per_group + i
             place = y * sh + k - ph, z * sw + l - pw
             term = x[(b, channel, *place)] * dq[b, o, h, v]
-            hit = inside(te, place, types[2].shape[2:], (ph, pw))
-            live = present(te, attrs, dq[b, o, h, v])
-            conditions = [condition for condition in (live, hit) if condition is not None]
-            return te.sum(guarded(te, te.every(*conditions) if conditions else None, term), [b, h, v])
+            return te.sum(guarded(te, inside(te, place, types[2].shape[2:], (ph, pw)), term), [b, h, v])
 
         return [te.compute(self.infer(types, attrs)[0].shape, element, "dw")]
 

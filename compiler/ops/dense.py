@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from strop.compiler.dtypes import FLOAT32
 from strop.compiler.ir import Builder, Op, TensorType
-from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32, guarded
+from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32
 
 
 class Dense(OpSpec):
@@ -54,13 +54,8 @@ class Dense(OpSpec):
         return (0, 1, 2)
 
 
-def present(te: Te, attrs: Attrs, error: Expr) -> Expr | None:
-    """Whether an error counts: with attrs["sparse"] rows of error 0, as dead ReLUs leave them, are skipped."""
-    return error != te.const(0) if attrs.get("sparse") else None
-
-
 class DenseDx(OpSpec):
-    """dy (B,O), w (O,I) -> dx (B,I) = dy W. attrs: sparse, optional (see `present`)."""
+    """dy (B,O), w (O,I) -> dx (B,I) = dy W."""
 
     kind = "dense_dx"
     operands = ("dy", "w")
@@ -80,24 +75,19 @@ class DenseDx(OpSpec):
         dy, w = inputs
         (o,) = te.axes(types[1].shape[0])
         shape = (types[0].shape[0], types[1].shape[1])
-
-        def element(b: Expr, i: Expr) -> Expr:
-            return te.sum(guarded(te, present(te, attrs, dy[b, o]), dy[b, o] * w[o, i]), [o])
-
-        return [te.compute(shape, element, "dx")]
+        return [te.compute(shape, lambda b, i: te.sum(dy[b, o] * w[o, i], [o]), "dx")]
 
     def macs(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType], attrs: Attrs) -> int:
         return inputs[0].shape[0] * inputs[1].size
 
     def cases(self) -> list[Case]:
-        sparse = Case((f32(1, 6), f32(6, 9)), {"sparse": True})
-        return [Case((f32(1, 5), f32(5, 7))), Case((f32(3, 9), f32(9, 11))), sparse]
+        return [Case((f32(1, 5), f32(5, 7))), Case((f32(3, 9), f32(9, 11)))]
 
 
 class DenseDw(OpSpec):
     """dy (B,O), x (B,I) -> dw (O,I), summed over the batch.
 
-    attrs, optional: scale multiplies x first (the learning rate, see `passes.hoist`); sparse (see `present`).
+    attrs, optional: scale multiplies x first (the learning rate, see `passes.hoist`).
     """
 
     kind = "dense_dw"
@@ -120,8 +110,7 @@ class DenseDw(OpSpec):
         scale = te.const(attrs["scale"]) if "scale" in attrs else None
 
         def term(b: Expr, o: Expr, i: Expr) -> Expr:
-            product = dy[b, o] * (x[b, i] if scale is None else x[b, i] * scale)
-            return guarded(te, present(te, attrs, dy[b, o]), product)
+            return dy[b, o] * (x[b, i] if scale is None else x[b, i] * scale)
 
         if batch == 1:
             return [te.compute(shape, lambda o, i: term(0, o, i), "dw")]
@@ -132,7 +121,7 @@ class DenseDw(OpSpec):
         return inputs[0].shape[0] * outputs[0].size
 
     def cases(self) -> list[Case]:
-        scaled = Case((f32(1, 6), f32(1, 9)), {"scale": 0.01, "sparse": True})
+        scaled = Case((f32(1, 6), f32(1, 9)), {"scale": 0.01})
         return [Case((f32(1, 5), f32(1, 7))), Case((f32(3, 9), f32(3, 11))), scaled]
 
 

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from strop.compiler.ir import Op, Program, digest
-from strop.compiler.kernels import KernelSpec, kernel_spec, needs_code
+from strop.compiler.kernels import KernelSpec, kernel_spec, lowered, needs_code
 from strop.compiler.schedules import Tiling
-from strop.errors import UsageError
+from strop.errors import LowerError, UsageError
 
-Count = Annotated[int, Field(ge=1, le=64)]
-CONSTANTS = ("seed", "tensor")
-"""Integer attributes that are constants of the arithmetic: the keys of a random stream."""
+Count = Annotated[int, Field(ge=1, le=1024)]
+STREAM = ("seed", "tensor")
+"""Integer attributes that bear on no loop: the keys of a random stream."""
 
 
 class Entry(BaseModel):
@@ -87,19 +87,36 @@ def schedule_key(kernel: KernelSpec) -> str:
 
 
 def _shape_of(name: str, value: object) -> object:
-    """An attribute as far as it bears on the loops: of a constant, whether there is one."""
-    return bool(value) if isinstance(value, float) or name in CONSTANTS else value
+    """An attribute as far as it bears on the loops: of a factor, whether there is one; of a key, nothing."""
+    if name in STREAM:
+        return None
+    return bool(value) if isinstance(value, float) else value
 
 
 def tuned(program: Program, default: Tiling, table: Mapping[str, Tiling]) -> Program:
-    """Return the Program with `tiling` on each op whose kernel has an entry that differs from `default`."""
+    """Return the Program with `tiling` on each op whose kernel has an entry that differs from `default`.
+
+    Raises UsageError for an entry that cannot be scheduled.
+    """
 
     def scheduled(op: Op) -> Op:
         if not needs_code(op):
             return op
-        found = table.get(schedule_key(kernel_spec(program, op, default)), default)
-        return op if found == default else replace(op, attrs={**op.attrs, "tiling": astuple(found)})
+        kernel = kernel_spec(program, op, default)
+        found = table.get(schedule_key(kernel), default)
+        if found == default:
+            return op
+        _check(replace(kernel, tiling=found), op.loc)
+        return replace(op, attrs={**op.attrs, "tiling": astuple(found)})
 
     if not table:
         return program
     return program.with_(**{name: tuple(map(scheduled, ops)) for name, ops in program.functions().items()})
+
+
+def _check(kernel: KernelSpec, layer: str) -> None:
+    try:
+        lowered(kernel)
+    except LowerError as error:
+        message = f"the tuned schedule {kernel.tiling} does not work: {error.what}"
+        raise UsageError(message, where=layer, do="Tune again, or remove its entry") from error

@@ -8,12 +8,10 @@ import typer
 from rich.console import Console
 
 from strop.errors import UsageError
-from strop.host.cli.choices import bundle_of, device_of, optimizer_of, record, rule_of, signature_of
+from strop.host.cli.choices import bundle_of, device_of, optimizer_of, record, rule_of, samples_for, signature_of
 from strop.host.cli.command import Outcome, verb
 from strop.host.cli.options import Build, Folder, Model, Shared, Tools
 from strop.host.cli.show import facts, table
-from strop.host.data import Array, Order, Signature, sample_data
-from strop.host.picture import kernel_costs
 from strop.host.runs import Run
 
 if TYPE_CHECKING:
@@ -21,6 +19,9 @@ if TYPE_CHECKING:
     from strop.host.profile import Profile
     from strop.host.reference import Reference
     from strop.host.validate import Verdict
+
+LAYERS = "layers"
+"""The MODEL that stands for single layers, each in a net of its own."""
 
 ValidateSteps = Annotated[int, typer.Option("--steps", help="Training steps to compare.", min=1)]
 ProfileSteps = Annotated[int, typer.Option("--steps", help="Training steps to average over.", min=1)]
@@ -35,7 +36,7 @@ def validate(
     from strop.host.validate import validate as compare
 
     bundle, reference = bundle_of(model, build, shared), _reference(model, build)
-    x, y = _samples(signature_of(bundle), steps, build.seed)
+    x, y = samples_for(signature_of(bundle), steps, build.seed)
     with (
         record("validate", bundle.board, tools, folder.run_dir, shared, build, model=model, steps=steps) as run,
         device_of(bundle, shared, tools, framed=True) as board,
@@ -53,22 +54,45 @@ def validate(
 def profile(
     shared: Shared, model: Model, build: Build, folder: Folder, tools: Tools, steps: ProfileSteps = 10
 ) -> Outcome:
-    """Count the instructions of a training step, in all and by kernel."""
+    """Count the instructions of a training step, in all and by kernel; of MODEL `layers`, those of single layers."""
     from strop.host.profile import profile as measure
 
     if shared.port:
         raise UsageError("profile flashes firmware of its own, so it takes no --port")
+    if model == LAYERS:
+        return _profile_layers(shared, folder, tools)
     bundle = bundle_of(model, build, shared)
-    x, y = _samples(signature_of(bundle), steps, build.seed)
+    x, y = samples_for(signature_of(bundle), steps, build.seed)
     with (
         record("profile", bundle.board, tools, folder.run_dir, shared, build, model=model, steps=steps) as run,
         shared.terminal.meter("profile", 2 * steps) as meter,
     ):
         start = partial(device_of, bundle, shared, tools, framed=True)
         result = measure(bundle, x, y, lambda counted: start(profile=counted), meter.advance)
-        kernel_costs(run.path("kernels.png"), result.named_costs(), "instructions")
+        result.draw(run.path("kernels.png"))
         run.add(result=result.to_json())
     return Outcome(result.to_json(), lambda out: _show_profile(out, result))
+
+
+def _profile_layers(shared: Shared, folder: Folder, tools: Tools) -> Outcome:
+    """Instructions a multiply-accumulate of single layers."""
+    from strop.host.layers import layer_costs, nets
+    from strop.targets.board import load_board
+
+    board, start = load_board(shared.board), partial(device_of, shared=shared, tools=tools, profile=True, framed=True)
+    with (
+        record("profile", board, tools, folder.run_dir, shared, model=LAYERS) as run,
+        shared.terminal.meter("profile layers", len(nets())) as meter,
+    ):
+        costs = layer_costs(board, start, meter.advance)
+        run.add(result=[cost.to_json() for cost in costs])
+    rows = [
+        (c.layer, c.step, f"{c.instructions:,.0f}", f"{c.macs:,}", f"{c.instructions_per_mac:.2f}",
+         f"{c.bound / c.macs:.2f}" if c.bound else "")
+        for c in costs
+    ]  # fmt: skip
+    heads = ("layer", "step", "instructions", "MACs", "per MAC", "bound")
+    return Outcome([cost.to_json() for cost in costs], lambda out: table(out, heads, rows, numbers=4))
 
 
 @verb()
@@ -94,13 +118,6 @@ def _reference(model: str, build: Build) -> "Reference | None":
     return reference(rule_of(build), load_model(model)[1], build.loss, optimizer_of(build))
 
 
-def _samples(signature: Signature, steps: int, seed: int) -> tuple[Array, Array]:
-    """Samples for so many steps, in the order a training run has."""
-    data = sample_data(signature, min(steps * signature.batch, 1000) + signature.batch, seed)
-    chosen = Order(len(data.x), signature.batch, seed).indices(0, steps)
-    return data.x[chosen], data.y[chosen]
-
-
 def _show_verdict(out: Console, verdict: "Verdict", board: str) -> None:
     found = verdict.first_difference
     where = f"no: step {found.step}, {found.tensor}" if found else "yes"
@@ -114,11 +131,18 @@ def _show_verdict(out: Console, verdict: "Verdict", board: str) -> None:
 
 def _show_profile(out: Console, result: "Profile") -> None:
     rows = [
-        (k.name, k.layer, f"{k.instructions:,.0f}", f"{k.macs:,}", f"{k.instructions / k.macs:.2f}" if k.macs else "")
+        (k.name, k.layer, f"{k.instructions:,.0f}", f"{k.macs:,}", _rounded(k.instructions_per_mac),
+         "" if k.bound is None else f"{k.bound:,.0f}", _rounded(k.ratio))
         for k in result.kernels
-    ]
-    total = ("step", "", f"{result.instructions_per_step:,.0f}", f"{result.macs:,}", "")
-    table(out, ("kernel", "layer", "instructions", "MACs", "per MAC"), [*rows, total], numbers=3)
+    ]  # fmt: skip
+    step, least = result.instructions_per_step, result.bound
+    bound, ratio = ("", "") if least is None else (f"{least:,.0f}", _rounded(step / least))
+    total = ("step", "", f"{step:,.0f}", f"{result.macs:,}", "", bound, ratio)
+    table(out, ("kernel", "layer", "instructions", "MACs", "per MAC", "bound", "ratio"), [*rows, total], numbers=5)
+
+
+def _rounded(number: float | None) -> str:
+    return "" if number is None else f"{number:.2f}"
 
 
 def _show_demo(out: Console, results: "list[Result]", run: Run) -> None:

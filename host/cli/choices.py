@@ -8,7 +8,7 @@ from strop.errors import DataError, RuleError, UsageError, nearest
 from strop.host import userfile
 from strop.host.arrays import read_weights
 from strop.host.cli.options import Build, Shared, Tools, settings_of
-from strop.host.data import Signature
+from strop.host.data import Array, Order, Signature, sample_data
 from strop.host.runs import Run, tools_used
 
 if TYPE_CHECKING:
@@ -120,3 +120,10 @@ def record(verb: str, board: "Board", tools: Tools, folder: Path | None, *groups
 def signature_of(bundle: "Bundle") -> Signature:
     """What the data must look like."""
     return Signature.of(bundle.manifest)
+
+
+def samples_for(signature: Signature, steps: int, seed: int) -> tuple[Array, Array]:
+    """Samples for so many steps, in the order that a training run has, whatever the model takes."""
+    data = sample_data(signature, min(steps * signature.batch, 1000) + signature.batch, seed)
+    chosen = Order(len(data.x), signature.batch, seed).indices(0, steps)
+    return data.x[chosen], data.y[chosen]

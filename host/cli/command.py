@@ -33,7 +33,7 @@ class Outcome:
     then: what goes on after that is printed.
     """
 
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] | Sequence[Any]
     show: Callable[[Console], None]
     status: int = 0
     then: Callable[[], None] = lambda: None

@@ -18,8 +18,7 @@ class Isa:
 
     arch: family that start-up code and stack analysis are written for: ``riscv32``, ``thumb`` or ``host``.
     fma: float32 multiply-add with one rounding is an instruction; only then may a Program contain it.
-    accumulators: sums that a kernel keeps side by side in registers; operands and addresses need the others.
-    unroll: copies of a kernel's innermost loop.
+    tiling: fields of `compiler.schedules.Tiling` that differ from its defaults: what the registers of the core hold.
     lanes: float32 values of a vector register; 1 for a scalar core.
     startup: file in ``firmware/`` with the reset code; empty on the PC.
     flags: compiler flags by toolchain name.  gcc_prefix: of the cross gcc.  gcc_package: the Debian package of it.
@@ -29,8 +28,7 @@ class Isa:
     name: str
     arch: str
     fma: bool
-    accumulators: int
-    unroll: int = 4
+    tiling: Mapping[str, int] = field(default_factory=dict, hash=False)
     lanes: int = 1
     startup: str = ""
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)

@@ -6,7 +6,6 @@ ISA = Isa(
     name="host",
     arch="host",
     fma=True,
-    accumulators=8,
     flags={
         "zig": ("-mcpu=native",),
         "gcc": ("-march=native",),

@@ -6,7 +6,7 @@ ISA = Isa(
     name="rv32imac",
     arch="riscv32",
     fma=False,
-    accumulators=2,
+    tiling={"accumulators": 2, "band": 2},
     startup="startup_rv32.S",
     flags={
         "zig": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+a+c", "-mabi=ilp32"),

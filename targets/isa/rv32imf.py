@@ -6,8 +6,7 @@ ISA = Isa(
     name="rv32imf",
     arch="riscv32",
     fma=True,
-    accumulators=16,
-    unroll=8,
+    tiling={"accumulators": 16, "unroll": 8, "depth": 16, "band": 8, "turn": 2},
     startup="startup_rv32.S",
     flags={
         "zig": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+a+f+c", "-mabi=ilp32f"),

@@ -1,0 +1,126 @@
+"""The C of every op's cases: right within a stated bound, and the same bits for every tiling and compiler.
+
+All kernels go into one library a compiler: cases x tilings x (fused multiply-add or not).
+"""
+
+import ctypes
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded
+from cbuild import RUNTIME, build_shared, has_compiler
+
+from strop.compiler.ops import spec
+from strop.compiler.schedules import Tiling
+
+TILINGS = (Tiling(8, 4), Tiling(1, 1), Tiling(3, 5))
+COMPILERS = [cc for cc in ("zig", "gcc") if has_compiler(cc)]
+CASES = coded()
+UNIT = 2.0**-24
+"""Largest relative error of one rounding to float32."""
+
+
+def name(case: OpCase, tiling: Tiling, fma: bool) -> str:
+    return f"{case}_{tiling.accumulators}_{tiling.unroll}{'_fma' if fma else ''}"
+
+
+@cache
+def library(cc: str) -> ctypes.CDLL:
+    """Every kernel; warnings are errors."""
+    kernels = [
+        CompiledCase(case, tiling, fma=fma).source(name(case, tiling, fma))
+        for case in CASES for tiling in TILINGS for fma in (False, True)
+    ]  # fmt: skip
+    return build_shared([KERNEL_INCLUDES + "\n".join(kernels), RUNTIME / "numerics.c"], cc=cc)
+
+
+def run(case: OpCase, tiling: Tiling, fma: bool, cc: str) -> list[Array]:
+    """The outputs of one kernel."""
+    compiled = CompiledCase(case, tiling, fma=fma)
+    pointers = [array.ctypes.data for array in compiled.operands]
+    library(cc)[name(case, tiling, fma)]((ctypes.c_void_p * len(pointers))(*pointers))
+    return compiled.results
+
+
+@pytest.mark.parametrize("fma", [False, True], ids=["two-roundings", "fma"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_within_the_bound(case: OpCase, fma: bool) -> None:
+    """|C - exact| <= (n + 8) u M: n terms a sum, u = 2^-24, M = what the terms add up to without their signs."""
+    inputs = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in case.draw()]
+    exact = spec(case.kind).reference(inputs, case.case.attrs)
+    for got, want, size in zip(run(case, TILINGS[0], fma, COMPILERS[0]), exact, magnitude(case, inputs), strict=True):
+        if got.dtype.kind != "f":
+            np.testing.assert_array_equal(got, want)
+        else:
+            assert np.all(np.abs(got - want) <= (terms(case) + 8) * UNIT * size)
+
+
+@pytest.mark.parametrize("fma", [False, True], ids=["two-roundings", "fma"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_same_bits_for_every_tiling_and_compiler(case: OpCase, fma: bool) -> None:
+    runs = [run(case, tiling, fma, cc) for tiling in TILINGS for cc in COMPILERS]
+    for other in runs[1:]:
+        assert [r.tobytes() for r in other] == [r.tobytes() for r in runs[0]]
+
+
+def terms(case: OpCase) -> int:
+    """Terms of the longest sum."""
+    inputs, outputs = case.case.inputs, case.infer()
+    macs = spec(case.kind).macs(inputs, outputs, case.case.attrs)
+    return -(-(macs or max(t.size for t in inputs)) // min(t.size for t in outputs))
+
+
+def magnitude(case: OpCase, inputs: list[Array]) -> list[Array]:
+    """What an output's terms add up to without their signs: the reference on absolute values where it has no minus."""
+    absolute = [np.abs(x) if x.dtype.kind == "f" else x for x in inputs]
+    special = MAGNITUDES.get(case.kind)
+    return special(*absolute, a=case.case.attrs) if special else spec(case.kind).reference(absolute, case.case.attrs)
+
+
+def plus(kind: str) -> Callable[..., list[Array]]:
+    """The reference with the second operand's sign turned, for ops that subtract it."""
+    return lambda x, y, *rest, a: spec(kind).reference([x, -y, *rest], a)
+
+
+def batch_norm(x: Array, gain: Array, offset: Array, mean: Array, inv_std: Array, a: Mapping[str, Any]) -> list[Array]:
+    return spec("batch_norm").reference([x, gain, offset, -mean, inv_std], a)
+
+
+def cross_entropy(z: Array, y: Array, a: Mapping[str, Any]) -> list[Array]:
+    """exp magnifies an absolute error of its argument, at most twice the largest logit, into a relative one."""
+    del y, a
+    widest = 1 + 2 * z.max(1, keepdims=True)
+    e = widest * np.ones_like(z)
+    return [np.array([2 * z.shape[1] * widest.max()]), e, e.sum(1), widest[:, 0]]
+
+
+def momentum(w: Array, v: Array, g: Array, a: Mapping[str, Any]) -> list[Array]:
+    v = a["momentum"] * v + g + a["weight_decay"] * w
+    return [v, w + a["lr"] * v]
+
+
+def adam(w: Array, m: Array, v: Array, c1: Array, c2: Array, g: Array, a: Mapping[str, Any]) -> list[Array]:
+    m, v, _ = spec("adam").reference([w, m, v, c1, c2, g], a)
+    return [m, 2 * v, w + a["lr"] * (m / c1) / (np.sqrt(v / c2) / 2 + a["eps"])]
+
+
+MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
+    "tanh_grad": lambda dy, y, a: [dy * (1 + y * y)],
+    "sigmoid_grad": lambda dy, y, a: [dy * y * (1 + y)],
+    "sigmoid": lambda x, a: [np.ones_like(x)],
+    "leaky_relu": lambda x, a: [x],
+    "leaky_relu_grad": lambda dy, y, a: [dy],
+    "batch_norm": batch_norm,
+    "batch_norm_dgain": lambda dy, x, mean, s, a: spec("batch_norm_dgain").reference([dy, x, -mean, s], a),
+    "cross_entropy": cross_entropy,
+    "cross_entropy_grad": lambda e, s, y, a: [(e / s[:, None] + (np.arange(e.shape[1]) == y[:, None])) / len(y)],
+    "mse": plus("mse"), "mse_grad": plus("mse_grad"), "l2": plus("l2"), "l2_grad": plus("l2_grad"), "l1": plus("l1"),
+    "l1_grad": lambda x, t, a: [np.ones_like(x)],
+    "random_target": lambda y, a: [np.ones((len(y), a["units"]))],
+    "random_projection": lambda y, a: [np.repeat(y.sum(1, keepdims=True), a["units"], 1) * a["scale"]],
+    "sgd": lambda w, g, a: [w + a["lr"] * (g + a["weight_decay"] * w)],
+    "momentum": momentum, "adam": adam,
+}  # fmt: skip
