@@ -1,1 +1,1 @@
-""""""
+"""One TOML file a board."""
