@@ -139,6 +139,6 @@ def test_a_board_left_running(strop: Strop, tmp_path: Path) -> None:
     other = strop("train", "mlp-64-32-10", "-b", BOARD, "--lr", "0.07", "-p", port, status=1)
     assert "the board runs model" in other["error"]["what"]
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=10)
+    _, err = running.communicate(timeout=120)
     assert running.returncode == 130
     assert err.strip() == "error: interrupted."
