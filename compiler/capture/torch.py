@@ -10,59 +10,25 @@ Names a user meets again in memory maps, weights and errors:
 
 import inspect
 import logging
-import operator
-import re
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
+from strop.compiler.capture.aten import INSTEAD, LAYERS, handlers
+from strop.compiler.capture.call import RESERVED, Call, Weight
 from strop.compiler.dtypes import FLOAT32
-from strop.compiler.ir import Attr, Builder, Op, Program, Role, TensorType
+from strop.compiler.ir import Builder, Op, Program, Role, TensorType
 from strop.errors import CaptureError, VerifyError
-
-LAYERS = (
-    "Linear, Conv2d, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, BatchNorm1d, "
-    "BatchNorm2d, Dropout, Flatten and reshape, and the sum of two branches"
-)
-"""What capture reads, as told to the user."""
-
-INSTEAD = {
-    "softmax": "Remove it: the cross_entropy loss takes logits",
-    "log_softmax": "Remove it: the cross_entropy loss takes logits",
-    "gelu": "Use ReLU or Tanh instead",
-    "silu": "Use ReLU6 or Tanh instead",
-    "elu": "Use LeakyReLU or Tanh instead",
-    "hardswish": "Use ReLU6 instead",
-    "layer_norm": "Use BatchNorm1d instead",
-    "group_norm": "Use BatchNorm2d instead",
-    "conv1d": "Use Conv2d with a kernel of (1, k) on images of height 1 instead",
-    "max_pool1d": "Use MaxPool2d with a kernel of (1, k) on images of height 1 instead",
-    "avg_pool1d": "Use AvgPool2d with a kernel of (1, k) on images of height 1 instead",
-    "pad": "Use the padding of Conv2d or of the pooling layer instead",
-    "LSTM": "Use Conv2d over a window of samples instead",
-    "GRU": "Use Conv2d over a window of samples instead",
-    "matmul": "Use Linear instead",
-    "detach": "Remove it, and name the layers that shall not learn in the rule's freeze list",
-    "wrap_with_set_grad_enabled": "Remove it, and name the layers that shall not learn in the rule's freeze list",
-}
-"""Advice for what is often met and not supported, by ATen op or by layer."""
-
-RESERVED = ("x", "y")
-"""Names of the Program's input and label."""
 
 
 def capture(model: nn.Module, example: Tensor, *, name: str = "model", batch: int = 1) -> Program:
@@ -73,7 +39,7 @@ def capture(model: nn.Module, example: Tensor, *, name: str = "model", batch: in
     A parameter with `requires_grad=False` becomes a constant.
 
     Raises CaptureError for a model that is not float32, whose shapes or control flow depend on data, that takes or
-    gives anything but one tensor, or that has a layer outside `LAYERS`; the error names the layer and its place.
+    gives anything but one tensor, or that has a layer outside `aten.LAYERS`; the error names the layer and its place.
     """
     x = _sample(example, batch)
     _check_tensors(model)
@@ -81,7 +47,7 @@ def capture(model: nn.Module, example: Tensor, *, name: str = "model", batch: in
         _check_run(model, x)
         exported = _export(model, x)
     _check_pure(exported)
-    return _Reader(model, exported, x).program(name)
+    return Reader(model, exported, x).program(name)
 
 
 def _sample(example: Tensor, batch: int) -> Tensor:
@@ -228,16 +194,7 @@ def _user_frame(error: Exception) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-@dataclass(frozen=True)
-class _Weight:
-    """A tensor of the model, not yet a value of the Program."""
-
-    name: str
-    data: NDArray[np.float32]
-    role: Role
-
-
-class _Reader:
+class Reader:
     """Walks the graph; `bound` holds what each node stands for: the name of an activation, or a weight."""
 
     def __init__(self, model: nn.Module, exported: torch.export.ExportedProgram, x: Tensor) -> None:
@@ -245,7 +202,7 @@ class _Reader:
         self.batch = x.shape[0]
         self.b = Builder({})
         self.b.value("x", TensorType(tuple(x.shape), FLOAT32), Role.INPUT)
-        self.bound: dict[Node, str | _Weight] = {}
+        self.bound: dict[Node, str | Weight] = {}
         tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self.first_name = {name: next(n for n, t in tensors if t is tensor) for name, tensor in tensors}
         self.tensors: Mapping[str, Any] = {**exported.constants, **dict(tensors)}
@@ -255,8 +212,8 @@ class _Reader:
         calls = [node for node in self.exported.graph.nodes if node.op == "call_function" and node.users]
         self._bind_placeholders()
         for position, node in enumerate(calls, 1):
-            call = _Call(self, node, f"op {position} of {len(calls)}")
-            self.bound[node] = call.read()
+            call = Call(self, node, f"op {position} of {len(calls)}")
+            self.bound[node] = _read(call)
         output = self._output()
         ops = _live(self.b.ops, output)
         if not ops:
@@ -270,12 +227,12 @@ class _Reader:
                 spec = specs[node.name]
                 self.bound[node] = "x" if spec.kind is InputKind.USER_INPUT else self._weight(str(spec.target))
 
-    def _weight(self, target: str) -> _Weight:
+    def _weight(self, target: str) -> Weight:
         tensor, name = self.tensors[target], self.first_name.get(target, target)
         trained = isinstance(tensor, nn.Parameter) and tensor.requires_grad
-        return _Weight(name, tensor.detach().cpu().numpy(), Role.PARAM if trained else Role.CONST)
+        return Weight(name, tensor.detach().cpu().numpy(), Role.PARAM if trained else Role.CONST)
 
-    def declare(self, weight: _Weight, loc: str) -> str:
+    def declare(self, weight: Weight, loc: str) -> str:
         """The value of a weight, made where it is first read."""
         if weight.name in RESERVED:
             raise CaptureError(
@@ -305,288 +262,15 @@ def _live(ops: Sequence[Op], output: str) -> tuple[Op, ...]:
     return tuple(reversed(kept))
 
 
-class _Call:
-    """One node of the graph on its way into the Program."""
-
-    def __init__(self, reader: _Reader, node: Node, position: str) -> None:
-        self.reader, self.node, self.position = reader, node, position
-        stack = list((node.meta.get("nn_module_stack") or {"": ("", "forward")}).values())
-        self.path, self.module = stack[-1][0], str(stack[-1][1]).rsplit(".", 1)[-1]
-        self.is_layer = str(stack[-1][1]).startswith("torch.nn.")
-        self.op = _aten_name(node)
-        self.args = _arguments(node)
-
-    def read(self) -> str:
-        """Append this call's ops; return the name of its result."""
-        self._check_static()
-        if self.op not in HANDLERS:
-            advice = INSTEAD.get(self.op.lstrip("_")) or INSTEAD.get(self.module)
-            raise self.refusal("is not supported", do=". ".join(filter(None, [advice, f"Supported are {LAYERS}"])))
-        result = HANDLERS[self.op](self)
-        expected = self.node.meta["val"]
-        shape = tuple((expected[0] if isinstance(expected, tuple | list) else expected).shape)
-        if self.shape(result) != shape:
-            raise VerifyError(f"{result!r} is captured as {self.shape(result)}, not {shape}", where=self.place)
-        return result
-
-    def _check_static(self) -> None:
-        result = self.node.meta.get("val")
-        if isinstance(result, torch.SymInt) or any(isinstance(n, torch.SymInt) for n in getattr(result, "shape", ())):
-            raise self.refusal("has a shape that depends on data", do="Use layers whose output shape is fixed")
-
-    @property
-    def loc(self) -> str:
-        """The layer as its user knows it: "conv1 (Conv2d)", "relu in block1 (Block)"."""
-        module = f"{self.path} ({self.module})" if self.path else self.module
-        return module if self.is_layer else f"{self.op.strip('_')} in {module}"
-
-    @property
-    def place(self) -> str:
-        """The op and its position; for what is no layer of torch's own, the line of the user's file instead."""
-        lines = re.findall(r'File "(.+)", line (\d+)', self.node.meta.get("stack_trace") or "")
-        if self.is_layer or not lines:
-            return f"{self.op.strip('_')}, {self.position}"
-        return f"{self.position}, {':'.join(lines[-1])}"
-
-    def refusal(self, why: str, do: str) -> CaptureError:
-        """An error that names this layer, to be raised."""
-        return CaptureError(f"{self.loc} {why}", where=self.place, do=do)
-
-    def shape(self, value: str) -> tuple[int, ...]:
-        """Shape of a value."""
-        return self.reader.b.values[value].shape
-
-    def activation(self, name: str = "input", rank: int = 0) -> str:
-        """The value of an operand that must be computed from the input and, unless 0, have so many axes."""
-        value = self.reader.bound.get(self.args[name]) if isinstance(self.args[name], Node) else self.args[name]
-        if not isinstance(value, str):
-            raise self.refusal(
-                "computes with a parameter or constant", do="Use parameters only as weights and biases of layers"
-            )
-        if rank and len(self.shape(value)) != rank:
-            layout = {2: "(batch, features)", 4: "(batch, channels, height, width)"}[rank]
-            raise self.refusal(f"reads an input of shape {self.shape(value)}", do=f"Give it an input of shape {layout}")
-        return value
-
-    def weights(self, *names: str) -> list[str]:
-        """The values of the operands that are there, all of them tensors of the model."""
-        found = [self.reader.bound.get(self.args[name]) for name in names if self.args[name] is not None]
-        for weight in found:
-            if not isinstance(weight, _Weight):
-                raise self.refusal("computes its own weights", do="Use a parameter or buffer of the model as it is")
-        return [self.reader.declare(weight, self.loc) for weight in found if isinstance(weight, _Weight)]
-
-    def constant(self, name: str, data: NDArray[Any]) -> str:
-        """A constant that the layer implies."""
-        return self.reader.declare(_Weight(name, data.astype(np.float32), Role.CONST), self.loc)
-
-    def emit(self, kind: str, inputs: Sequence[str], **attrs: Attr) -> str:
-        """Append an op; its first output is named after the layer, or after the enclosing module and the op."""
-        function = kind.removesuffix("_argmax")
-        stem = (self.path if self.is_layer else f"{self.path}.{function}".lstrip(".")) or function
-        stem = f"{stem}.out" if stem in RESERVED else stem
-        return self.reader.b.emit1(kind, inputs, stem, loc=self.loc, **attrs)
-
-    def reshape(self, value: str, shape: tuple[int, ...]) -> str:
-        """The same elements under another shape, whatever shapes they had in between."""
-        sources = {op.outputs[0]: op.inputs[0] for op in self.reader.b.ops if op.kind == "reshape"}
-        while self.shape(value) != shape and value in sources:
-            value = sources[value]
-        return value if self.shape(value) == shape else self.emit("reshape", [value], shape=shape)
-
-
-def _aten_name(node: Node) -> str:
-    if isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target._schema.name).rpartition("::")[2]
-    return getattr(node.target, "__name__", str(node.target))
-
-
-def _arguments(node: Node) -> dict[str, Any]:
-    """Arguments by the names of the op's schema, defaults filled in."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return dict(zip(("input", "index"), node.args, strict=False))
-    names = [(argument.name, argument.default_value) for argument in node.target._schema.arguments]
-    given = dict(zip((name for name, _ in names), node.args, strict=False))
-    return {**dict(names), **given, **node.kwargs}
-
-
-Handler = Callable[[_Call], str]
-
-
-def _pair(numbers: int | Sequence[int]) -> tuple[int, int]:
-    """(h, w) from a number, or from a list of one or two."""
-    first, *rest = (numbers,) if isinstance(numbers, int) else tuple(numbers)
-    return (first, rest[0] if rest else first)
-
-
-def _linear(call: _Call) -> str:
-    return call.emit("dense", [call.activation(rank=2), *call.weights("weight", "bias")])
-
-
-def _conv2d(call: _Call) -> str:
-    x, weights = call.activation(rank=4), call.weights("weight", "bias")
-    if _pair(call.args["dilation"]) != (1, 1):
-        raise call.refusal(f"has dilation {call.args['dilation']}", do="Use dilation=1 and a larger kernel or stride")
-    padding = _padding(call, call.shape(weights[0])[2:])
-    return call.emit(
-        "conv2d", [x, *weights], stride=_pair(call.args["stride"]), padding=padding, groups=call.args["groups"]
-    )
-
-
-def _padding(call: _Call, kernel: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of zeros on each side of the image."""
-    padding = call.args["padding"]
-    if padding == "valid":
-        return (0, 0)
-    if padding == "same":
-        if any(size % 2 == 0 for size in kernel):
-            raise call.refusal(
-                f"pads one side more than the other: 'same' with a kernel of {tuple(kernel)}",
-                do="Use an odd kernel, or give the padding as numbers",
-            )
-        return (kernel[0] // 2, kernel[1] // 2)
-    return _pair(padding)
-
-
-def _activation(kind: str, call: _Call) -> str:
-    return call.emit(kind, [call.activation("self")])
-
-
-def _hardtanh(call: _Call) -> str:
-    limits = (call.args["min_val"], call.args["max_val"])
-    if limits != (0, 6):
-        raise call.refusal(f"clips to {limits}", do="Clip to (0, 6), as ReLU6 does, or use Tanh")
-    return _activation("relu6", call)
-
-
-def _leaky_relu(call: _Call) -> str:
-    slope = float(call.args["negative_slope"])
-    if not 0 < slope < float("inf"):
-        raise call.refusal(f"has a slope of {slope}", do="Use a positive slope, or ReLU")
-    return call.emit("leaky_relu", [call.activation("self")], slope=slope)
-
-
-def _max_pool2d(call: _Call) -> str:
-    kernel = _pair(call.args["kernel_size"])
-    if _pair(call.args["dilation"]) != (1, 1):
-        raise call.refusal(f"has dilation {call.args['dilation']}", do="Use dilation=1")
-    if kernel[0] * kernel[1] > 256:
-        raise call.refusal(f"has a window of {kernel}", do="Use windows of at most 256 elements")
-    return _pool("max_pool2d_argmax", call, kernel)
-
-
-def _avg_pool2d(call: _Call) -> str:
-    if call.args["divisor_override"] is not None:
-        raise call.refusal("has a divisor of its own", do="Leave divisor_override out")
-    if not call.args["count_include_pad"] and any(_pair(call.args["padding"])):
-        raise call.refusal("does not count its padding", do="Use count_include_pad=True or padding=0")
-    return _pool("avg_pool2d", call, _pair(call.args["kernel_size"]))
-
-
-def _pool(kind: str, call: _Call, kernel: tuple[int, int]) -> str:
-    if call.args["ceil_mode"]:
-        raise call.refusal("has ceil_mode=True", do="Use ceil_mode=False, and padding where windows must not be lost")
-    stride, padding = _pair(call.args["stride"] or kernel), _pair(call.args["padding"])
-    return call.emit(kind, [call.activation("self", rank=4)], kernel=kernel, stride=stride, padding=padding)
-
-
-def _adaptive_avg_pool2d(call: _Call) -> str:
-    x = call.activation("self", rank=4)
-    image, grid = call.shape(x)[2:], _pair(call.args["output_size"])
-    if any(size % cells for size, cells in zip(image, grid, strict=True)):
-        raise call.refusal(f"divides {image} into {grid} unequal windows", do="Use a grid that divides the image")
-    kernel = (image[0] // grid[0], image[1] // grid[1])
-    return call.emit("avg_pool2d", [x], kernel=kernel, stride=kernel, padding=(0, 0))
-
-
-def _mean(call: _Call) -> str:
-    x = call.activation("self", rank=4)
-    axes = {axis % 4 for axis in call.args["dim"] or range(4)}
-    if axes != {2, 3}:
-        raise call.refusal(f"takes the mean over axes {sorted(axes)}", do="Take it over both axes of the image, (2, 3)")
-    image = call.shape(x)[2:]
-    mean = call.emit("avg_pool2d", [x], kernel=image, stride=image, padding=(0, 0))
-    return mean if call.args["keepdim"] else call.reshape(mean, call.shape(x)[:2])
-
-
-def _reshape(call: _Call) -> str:
-    x, shape = call.activation("self"), tuple(call.node.meta["val"].shape)
-    if not shape or shape[0] != call.reader.batch:
-        raise call.refusal(
-            f"turns {call.shape(x)} into {shape}, where samples are mixed", do="Keep the batch axis, as flatten(1) does"
-        )
-    return call.reshape(x, shape)
-
-
-def _add(call: _Call) -> str:
-    if not isinstance(call.args["other"], Node) or call.args["alpha"] != 1:
-        raise call.refusal("is no plain sum of two tensors", do="Put constants into a layer's weights or bias")
-    a, b = call.activation("self"), call.activation("other")
-    if call.shape(a) != call.shape(b):
-        raise call.refusal(f"adds shapes {call.shape(a)} and {call.shape(b)}", do="Add tensors of equal shape")
-    return call.emit("add", [a, b])
-
-
-def _batch_norm(call: _Call) -> str:
-    x = call.activation()
-    if call.args["running_var"] is None or call.args.get("training"):
-        raise call.refusal("has no frozen statistics", do="Use track_running_stats=True")
-    mean, variance = (call.reader.bound[call.args[name]] for name in ("running_mean", "running_var"))
-    if not (isinstance(mean, _Weight) and isinstance(variance, _Weight)):
-        raise call.refusal("computes its own statistics", do="Use a BatchNorm layer with running statistics")
-    layer = variance.name.removesuffix("running_var")
-    layer = f"{layer}." if layer == variance.name else layer
-    inv_std = 1 / np.sqrt(variance.data.astype(np.float64) + call.args["eps"])
-    one = np.ones(variance.data.shape)
-    gain = call.weights("weight") or [call.constant(f"{layer}gain", one)]
-    offset = call.weights("bias") or [call.constant(f"{layer}offset", 0 * one)]
-    statistics = [call.reader.declare(mean, call.loc), call.constant(f"{layer}inv_std", inv_std)]
-    return call.emit("batch_norm", [x, *gain, *offset, *statistics])
-
-
-def _identity(call: _Call) -> str:
-    return call.activation("input" if "input" in call.args else "self")
-
-
-def _dropout(call: _Call) -> str:
-    if call.args["train"]:
-        raise call.refusal("drops in eval mode too", do="Use the Dropout layer, or training=self.training")
-    return _identity(call)
-
-
-def _convert(call: _Call) -> str:
-    result = call.node.meta["val"].dtype
-    if result is not torch.float32:
-        raise call.refusal(f"converts to {str(result).removeprefix('torch.')}", do="Compute in float32")
-    return _identity(call)
-
-
-HANDLERS: dict[str, Handler] = {
-    "linear": _linear,
-    "conv2d": _conv2d,
-    "relu": partial(_activation, "relu"),
-    "relu6": partial(_activation, "relu6"),
-    "hardtanh": _hardtanh,
-    "leaky_relu": _leaky_relu,
-    "tanh": partial(_activation, "tanh"),
-    "sigmoid": partial(_activation, "sigmoid"),
-    "max_pool2d": _max_pool2d,
-    "avg_pool2d": _avg_pool2d,
-    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
-    "mean": _mean,
-    "flatten": _reshape,
-    "reshape": _reshape,
-    "view": _reshape,
-    "squeeze": _reshape,
-    "unsqueeze": _reshape,
-    "add": _add,
-    "batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    operator.getitem.__name__: _identity,  # the normalised tensor, first of three results
-    "dropout": _dropout,
-    "feature_dropout": _dropout,
-    "contiguous": _identity,
-    "clone": _identity,
-    "to": _convert,
-}
-"""The ATen ops that capture reads, with what each becomes."""
+def _read(call: Call) -> str:
+    """Append the call's ops; return the name of its result."""
+    call.check_static()
+    if call.op not in handlers():
+        advice = INSTEAD.get(call.op.lstrip("_")) or INSTEAD.get(call.module)
+        raise call.refusal("is not supported", do=". ".join(filter(None, [advice, f"Supported are {LAYERS}"])))
+    result = handlers()[call.op](call)
+    expected = call.node.meta["val"]
+    shape = tuple((expected[0] if isinstance(expected, tuple | list) else expected).shape)
+    if call.shape(result) != shape:
+        raise VerifyError(f"{result!r} is captured as {call.shape(result)}, not {shape}", where=call.place)
+    return result

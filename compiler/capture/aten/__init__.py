@@ -1,0 +1,42 @@
+"""What each ATen op becomes, one file a family: a file's `HANDLERS` maps the op's name to a function."""
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from strop.compiler.capture.call import Handler
+
+
+@cache
+def handlers() -> dict[str, Handler]:
+    """All handlers by the ATen op's name."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    return {name: handler for module in modules for name, handler in module.HANDLERS.items()}
+
+
+LAYERS = (
+    "Linear, Conv2d, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, BatchNorm1d, "
+    "BatchNorm2d, Dropout, Flatten and reshape, and the sum of two branches"
+)
+"""What capture reads, as told to the user."""
+
+INSTEAD = {
+    "softmax": "Remove it: the cross_entropy loss takes logits",
+    "log_softmax": "Remove it: the cross_entropy loss takes logits",
+    "gelu": "Use ReLU or Tanh instead",
+    "silu": "Use ReLU6 or Tanh instead",
+    "elu": "Use LeakyReLU or Tanh instead",
+    "hardswish": "Use ReLU6 instead",
+    "layer_norm": "Use BatchNorm1d instead",
+    "group_norm": "Use BatchNorm2d instead",
+    "conv1d": "Use Conv2d with a kernel of (1, k) on images of height 1 instead",
+    "max_pool1d": "Use MaxPool2d with a kernel of (1, k) on images of height 1 instead",
+    "avg_pool1d": "Use AvgPool2d with a kernel of (1, k) on images of height 1 instead",
+    "pad": "Use the padding of Conv2d or of the pooling layer instead",
+    "LSTM": "Use Conv2d over a window of samples instead",
+    "GRU": "Use Conv2d over a window of samples instead",
+    "matmul": "Use Linear instead",
+    "detach": "Remove it, and name the layers that shall not learn in the rule's freeze list",
+    "wrap_with_set_grad_enabled": "Remove it, and name the layers that shall not learn in the rule's freeze list",
+}
+"""Advice for what is often met and not supported, by ATen op or by layer."""
