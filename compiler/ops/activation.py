@@ -9,9 +9,10 @@ from strop.compiler.ops.base import Array, Attrs, Case, Elementwise, Expr, Te, f
 
 
 class Activation(Elementwise):
-    """y = f(x), with f' a function of y."""
+    """y = f(x), never decreasing, with f' a function of y."""
 
-    elementwise = True
+    follows = True
+    monotone = True
 
     def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
         """dx = dy * f'(y)."""
@@ -38,6 +39,7 @@ class Relu(Activation):
     """max(x, 0)."""
 
     kind = "relu"
+    reach = (0.0, 1.0)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         return [np.maximum(inputs[0], 0)]
@@ -64,6 +66,7 @@ class LeakyRelu(Activation):
     """x where x > 0, else slope * x; slope must be positive, so that y tells the sign of x."""
 
     kind = "leaky_relu"
+    reach = (-0.1, 1.0)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         x = inputs[0]
@@ -97,6 +100,7 @@ class Relu6(Activation):
     """min(max(x, 0), 6)."""
 
     kind = "relu6"
+    reach = (0.0, 1.0)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         return [np.clip(inputs[0], 0, 6)]
@@ -131,6 +135,7 @@ class Tanh(Activation):
     """Hyperbolic tangent, by the runtime's function."""
 
     kind = "tanh"
+    reach = (-0.9, 0.9)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         return [np.tanh(inputs[0])]
@@ -157,6 +162,7 @@ class Sigmoid(Activation):
     """1 / (1 + exp(-x)), by the runtime's function."""
 
     kind = "sigmoid"
+    reach = (0.1, 0.9)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         return [1 / (1 + np.exp(-inputs[0]))]

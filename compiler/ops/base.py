@@ -113,6 +113,16 @@ class OpSpec:
     """The kind that computes the first output alone; takes over where the others are not read."""
     free: ClassVar[bool] = False
     """Whether the output is the input's memory under another type: no code, no copy."""
+    weighted: ClassVar[bool] = False
+    """Whether the op is a layer that rules may train by itself: its second input is its weight."""
+    activity: ClassVar[int] = 0
+    """Of a layer, the output that local objectives look at: a recurrent layer's last step."""
+    follows: ClassVar[bool] = False
+    """Whether the op belongs to the layer before it, as activations and normalisations do."""
+    reach: ClassVar[tuple[float, float] | None] = None
+    """For an activation, targets it can reach without saturating: the lower and the upper of two."""
+    monotone: ClassVar[bool] = False
+    """Whether the op never decreases, element by element, so that it may move behind a max-pool."""
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     """Storage formats of float operands that this op is written for."""
 

@@ -36,6 +36,7 @@ class Conv2d(OpSpec):
     """x (B,I,H,W), w (O,I/groups,KH,KW)[, b (O)] -> y (B,O,OH,OW). attrs: stride, padding (pairs), groups."""
 
     kind = "conv2d"
+    weighted = True
     operands = ("x", "w", "b")
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:

@@ -11,6 +11,7 @@ class Dense(OpSpec):
     """x (B,I), w (O,I)[, b (O)] -> y (B,O)."""
 
     kind = "dense"
+    weighted = True
     operands = ("x", "w", "b")
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:

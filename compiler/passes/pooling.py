@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from strop.compiler.ir import Op, Program, Role, Value
+from strop.compiler.ops import spec
 
-MONOTONE = frozenset({"relu", "leaky_relu", "relu6", "tanh", "sigmoid"})
 POOLS = frozenset({"max_pool2d", "max_pool2d_argmax"})
 
 
@@ -25,7 +25,7 @@ def pooling(program: Program) -> Program:
 def _behind(values: dict[str, Value], ops: Sequence[Op]) -> tuple[Op, ...]:
     """Swap each activation with the pool that alone reads it, and their gradients likewise."""
     swapped = list(ops)
-    for activation in [op for op in ops if op.kind in MONOTONE]:
+    for activation in [op for op in ops if spec(op.kind).monotone]:
         chain = _chain(swapped, activation)
         if chain:
             _swap(values, swapped, *chain)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from strop.compiler.ir import Builder, Program
-from strop.compiler.rules.base import Block, Rule, whole
+from strop.compiler.rules.base import Block, Rule, Task, whole
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,6 @@ class Backprop(Rule):
         """The network is one block."""
         return [whole(program)]
 
-    def emit_objective(self, b: Builder, block: Block, label: str, output: str) -> str:
+    def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """Never asked: the only block ends in the task loss."""
         raise AssertionError(block.output)

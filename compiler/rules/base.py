@@ -10,6 +10,7 @@ from typing import ClassVar
 from strop.compiler.autodiff import gradients
 from strop.compiler.dtypes import FLOAT32, INT32
 from strop.compiler.ir import Builder, Op, Program, Role, TensorType
+from strop.compiler.ops import spec
 from strop.compiler.optim import Optimizer
 from strop.errors import RuleError, nearest
 
@@ -30,9 +31,33 @@ class Block:
         return self.ops[-1].outputs[0]
 
     @property
+    def activity(self) -> str:
+        """What objectives look at: the output, or a recurrent layer's last step."""
+        last = self.ops[-1]
+        return last.outputs[spec(last.kind).activity]
+
+    @property
     def weight(self) -> str:
         """The weight of the block's last layer: what names its random tensors."""
-        return next(op.inputs[1] for op in reversed(self.ops) if op.kind in WEIGHTED)
+        return next(op.inputs[1] for op in reversed(self.ops) if spec(op.kind).weighted)
+
+    @property
+    def loc(self) -> str:
+        """The layer of the user's model that the block ends in."""
+        return self.ops[-1].loc
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the network shall learn. loss: kind of the task loss.  label, output: values that it compares."""
+
+    loss: str
+    label: str
+    output: str
+
+    def emit(self, b: Builder, prediction: str, name: str) -> str:
+        """Emit the task loss of a prediction of the output's shape; returns the scalar."""
+        return b.emit1(self.loss, (prediction, self.label), name, loc=b.values[prediction].loc)
 
 
 @dataclass(frozen=True)
@@ -40,26 +65,35 @@ class Rule(ABC):
     """A learning rule: a frozen dataclass of its settings, applied to a forward Program.
 
     freeze: names or shell patterns of parameters that keep their values.  seed: of every random tensor the rule uses.
+    truncate: steps that an error goes back through a recurrent layer; 0 for the whole sequence.
     """
 
     name: ClassVar[str]
 
     freeze: tuple[str, ...] = field(default=(), kw_only=True)
     seed: int = field(default=0, kw_only=True)
+    truncate: int = field(default=0, kw_only=True)
 
     @abstractmethod
     def cut(self, program: Program) -> list[Block]:
         """The blocks, in forward order."""
 
     @abstractmethod
-    def emit_objective(self, b: Builder, block: Block, label: str, output: str) -> str:
+    def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """Emit the objective of a block that is not the last; returns the scalar to minimise.
 
-        label, output: names of the task's label and of the network's output (whose last axis counts the classes).
+        The whole forward pass and the task loss are emitted before. States declared here, such as the weight of a local
+        head, are trained with the block.
         """
 
     def check(self, program: Program) -> None:  # noqa: B027 - most rules train anything
         """Raise RuleError, with the reason and an alternative, for a network this rule cannot train."""
+
+    def predict(self, b: Builder, program: Program, task: Task) -> str:
+        """Emit what the trained network answers; returns its output. Here: its forward pass, as captured."""
+        del task
+        b.ops.extend(program.infer)
+        return program.output
 
     def frozen(self, program: Program) -> set[str]:
         """Parameters that keep their values."""
@@ -72,41 +106,41 @@ class Rule(ABC):
     def apply(self, program: Program, loss: str, optimizer: Optimizer) -> Program:
         """Return the Program with a train step; parameters that stay fixed become constants."""
         self.check(program)
-        program = _freeze(program, self.frozen(program))
+        program = _truncated(_freeze(program, self.frozen(program)), self.truncate)
         if not program.of(Role.PARAM):
             raise RuleError("every parameter is frozen, so there is nothing to train", do="Freeze fewer parameters")
-        b = Builder(program.values, program.initial)
-        label = _declare_label(b, program, loss)
+        step = Builder(program.values, program.initial)
+        task = Task(loss, _declare_label(step, program, loss), program.output)
+        objective = self.emit_step(step, program, task, optimizer)
+        infer = Builder(step.values, step.initial)
+        output = self.predict(infer, program, task)
+        return program.with_(
+            values=infer.values, initial=infer.initial, train_step=tuple(step.ops), loss=objective,
+            infer=tuple(infer.ops), output=output,
+        )  # fmt: skip
+
+    def emit_step(self, b: Builder, program: Program, task: Task, optimizer: Optimizer) -> str:
+        """Emit the forward pass, then every block's objective, gradients and updates; returns the task loss."""
         blocks = _disjoint(self.cut(program))
         b.ops.extend(op for block in blocks for op in block.ops)
-        task = b.emit1(loss, (program.output, label), "loss")
+        loss = task.emit(b, program.output, "loss")
         losses = b.ops[-1:]
         optimizer.start(b)
         for block in reversed(blocks):
             if block is blocks[-1]:
-                _train(b, optimizer, block, [*block.ops, *losses], task)
+                train(b, optimizer, block.params, [*block.ops, *losses], loss)
             elif block.params:
-                start = len(b.ops)
-                objective = self.emit_objective(b, block, label, program.output)
-                _train(b, optimizer, block, [*block.ops, *b.ops[start:]], objective)
-        return program.with_(values=b.values, initial=b.initial, train_step=tuple(b.ops), loss=task)
+                start, known = len(b.ops), set(b.values)
+                objective = self.emit_objective(b, block, task)
+                heads = [v.name for v in b.values.values() if v.role is Role.STATE and v.name not in known]
+                train(b, optimizer, (*block.params, *heads), [*block.ops, *b.ops[start:]], objective)
+        return loss
 
 
-def _check_sharing(rule: str, blocks: Sequence[Block]) -> None:
-    """A parameter is updated once a step, so it belongs to one block."""
-    counts = Counter(param for block in blocks for param in block.params)
-    shared = [param for param, count in counts.items() if count > 1]
-    if shared:
-        raise RuleError(
-            f"{rule} trains each layer by itself, but {shared[0]} is shared by {counts[shared[0]]} layers",
-            do="Use backprop, or give each layer its own weights",
-        )
-
-
-def _train(b: Builder, optimizer: Optimizer, block: Block, ops: Sequence[Op], objective: str) -> None:
-    """Differentiate the objective inside the block; update after all gradients, which read the old weights."""
-    grads = gradients(b, ops, objective, block.params)
-    for param in reversed(block.params):
+def train(b: Builder, optimizer: Optimizer, params: Sequence[str], ops: Sequence[Op], objective: str) -> None:
+    """Differentiate the objective through the ops; update the params after all gradients, which read the old ones."""
+    grads = gradients(b, ops, objective, params)
+    for param in reversed(params):
         if param not in grads:
             raise RuleError(f"{param} has no part in {objective!r}, so it would never change", do="Freeze it")
         optimizer.update(b, param, grads[param], b.values[param].loc)
@@ -126,6 +160,14 @@ def _freeze(program: Program, frozen: set[str]) -> Program:
         name: replace(value, role=Role.CONST) if name in frozen else value for name, value in program.values.items()
     }
     return program.with_(values=values)
+
+
+def _truncated(program: Program, steps: int) -> Program:
+    """The Program whose recurrent layers send an error back so many steps."""
+    if steps < 0:
+        raise RuleError(f"an error cannot go back {steps} steps", do="Give 0 for the whole sequence")
+    ops = [replace(op, attrs={**op.attrs, "truncate": steps}) if "truncate" in op.attrs else op for op in program.infer]
+    return program.with_(infer=tuple(ops))
 
 
 def _declare_label(b: Builder, program: Program, loss: str) -> str:
@@ -157,10 +199,10 @@ def layerwise(program: Program) -> list[Block]:
     blocks: list[list[Op]] = []
     pending: list[Op] = []
     for op in program.infer:
-        if op.kind in WEIGHTED:
+        if spec(op.kind).weighted:
             blocks.append([*pending, op])
             pending = []
-        elif blocks and not pending and op.kind in FOLLOWERS:
+        elif blocks and not pending and spec(op.kind).follows:
             blocks[-1].append(op)
         else:
             pending.append(op)
@@ -168,10 +210,3 @@ def layerwise(program: Program) -> list[Block]:
         raise RuleError("the network has no layer with weights", do="Add a Linear or Conv2d layer")
     blocks[-1].extend(pending)
     return [Block(tuple(ops), trainable(program, ops)) for ops in blocks]
-
-
-WEIGHTED = frozenset({"dense", "conv2d"})
-"""Layers: ops with a weight as second input."""
-
-FOLLOWERS = frozenset({"relu", "leaky_relu", "relu6", "tanh", "sigmoid", "batch_norm"})
-"""Ops that belong to the layer before them."""

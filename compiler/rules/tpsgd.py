@@ -9,17 +9,9 @@ from dataclasses import dataclass
 from strop.compiler import rng as generator
 from strop.compiler.dtypes import FLOAT32
 from strop.compiler.ir import Attr, Builder, Program
-from strop.compiler.rules.base import Block, Rule, layerwise
+from strop.compiler.ops import spec
+from strop.compiler.rules.base import Block, Rule, Task, layerwise
 from strop.errors import RuleError, nearest
-
-RANGES = {
-    "tanh": (-0.9, 0.9),
-    "sigmoid": (0.1, 0.9),
-    "relu": (0.0, 1.0),
-    "relu6": (0.0, 1.0),
-    "leaky_relu": (-0.1, 1.0),
-}
-"""Targets each activation can reach; a unit that cannot reach its target only saturates."""
 
 OBJECTIVES = ("l2", "l1")
 
@@ -47,9 +39,9 @@ class TpSGD(Rule):
         """One block a layer."""
         return layerwise(program)
 
-    def emit_objective(self, b: Builder, block: Block, label: str, output: str) -> str:
+    def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """J(a, t) on the units of a dense layer or the channel means of a convolution."""
-        activity, loc = block.output, block.ops[-1].loc
+        activity, loc = block.activity, block.loc
         shape = b.values[activity].shape
         if len(shape) == 4:
             image = shape[2:]
@@ -57,17 +49,17 @@ class TpSGD(Rule):
                 "avg_pool2d", (activity,), f"{activity}.mean", loc=loc, kernel=image, stride=image, padding=(0, 0)
             )
             activity = b.emit1("reshape", (mean,), f"{activity}.channels", loc=loc, shape=shape[:2])
-        target = self._target(b, block, activity, label, output)
+        target = self._target(b, block, activity, task)
         name = f"{block.output}.objective"
         return b.emit1(self.objective, (activity, target), name, loc=loc, strength=self.strength)
 
-    def _target(self, b: Builder, block: Block, activity: str, label: str, output: str) -> str:
+    def _target(self, b: Builder, block: Block, activity: str, task: Task) -> str:
         """t = P y*, the same bits on every machine; the stream is named after the layer's weight."""
-        name, loc = f"{block.output}.target", block.ops[-1].loc
-        low, high = RANGES.get(block.ops[-1].kind, (-0.9, 0.9))
+        name, loc = f"{block.output}.target", block.loc
+        low, high = spec(block.ops[-1].kind).reach or (-0.9, 0.9)
         units, key = b.values[activity].shape[1], generator.tensor_key(f"{block.weight}.target")
         stream: dict[str, Attr] = {"units": units, "seed": self.seed, "tensor": key}
-        if b.values[label].dtype is FLOAT32:
-            return b.emit1("random_projection", (label,), name, loc=loc, scale=high, **stream)
-        classes = b.values[output].shape[1]
-        return b.emit1("random_target", (label,), name, loc=loc, classes=classes, low=low, high=high, **stream)
+        if b.values[task.label].dtype is FLOAT32:
+            return b.emit1("random_projection", (task.label,), name, loc=loc, scale=high, **stream)
+        classes = b.values[task.output].shape[1]
+        return b.emit1("random_target", (task.label,), name, loc=loc, classes=classes, low=low, high=high, **stream)

@@ -15,7 +15,7 @@ from strop.compiler.ir import Builder, Program, Role
 from strop.compiler.optim import SGD, Adam, Optimizer
 from strop.compiler.passes.simplify import simplify
 from strop.compiler.rules import Backprop, HeadOnly, TpSGD, rule_class, rules
-from strop.compiler.rules.base import Block, Rule, layerwise
+from strop.compiler.rules.base import Block, Rule, Task, layerwise
 from strop.compiler.verify import verify
 from strop.errors import RuleError, UsageError
 
@@ -240,8 +240,8 @@ def test_a_rule_of_ones_own_needs_no_registration() -> None:
     class Shrink(TpSGD):
         name: ClassVar[str] = "shrink"
 
-        def emit_objective(self, b: Builder, block: Block, label: str, output: str) -> str:
-            del label, output
+        def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
+            del task
             like = b.values[block.output]
             zero = b.value(b.fresh("zero"), like.type, Role.CONST, data=np.zeros(like.shape))
             return b.emit1("l2", (block.output, zero), "small", strength=1.0)
