@@ -18,6 +18,7 @@ class BatchNorm(OpSpec):
     """x (B,C,...), gain (C), offset (C), mean (C), inv_std (C) -> (x - mean) * inv_std * gain + offset."""
 
     kind = "batch_norm"
+    follows = True
     operands = ("x", "gain", "offset", "mean", "inv_std")
     elementwise = True
 
