@@ -102,12 +102,15 @@ class Terminal:
     def working(self, title: str) -> Iterator[Stage]:
         """Show that something without a count goes on; yields a function that takes the name of each stage."""
         shown = self._progress and self.err.is_terminal
+        lines = self._progress and not shown and not self.verbose
         with self.err.status(title) if shown else nullcontext() as status:
 
             def stage(name: str) -> None:
                 log.debug("%s: %s", title, name)
                 if status is not None:
                     status.update(f"{title}: {name}")
+                elif lines:
+                    self.err.print(f"{title}: {name}", markup=False, highlight=False, soft_wrap=True)
 
             yield stage
 
