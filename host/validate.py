@@ -39,12 +39,14 @@ class Errors:
     """The largest relative errors of a single step against the reference, and the tensor that had it.
 
     A tensor's error is its largest deviation over its largest element; a loss's is over the loss, or over 1 if the loss
-    is smaller: it is a difference of terms of that size.
+    is smaller: it is a difference of terms of that size.  Where an update jumps, as the sign in Lion does, and rounding
+    decides the side, ours is compared with the side that it is on; jumps: elements where that was not the reference's.
     """
 
     max_rel_error: float = 0.0
     loss_max_rel_error: float = 0.0
     worst_tensor: str = ""
+    jumps: int = 0
 
     def see(self, name: str, ours: Array, reference: Array) -> None:
         """Take in a tensor after a step."""
@@ -110,9 +112,10 @@ def _twin_steps(
             reference.load(before)
             errors.see_loss(losses[-1], reference.step(sample, label))
             expected = reference.state()
-            for row in twin.bundle.manifest["tensors"]:
-                if row["role"] == "param":
-                    errors.see(row["name"], after[row["name"]], expected[row["name"]])
+            for name in (row["name"] for row in twin.bundle.manifest["tensors"] if row["role"] == "param"):
+                decided = reference.decided(name, after[name])
+                errors.jumps += int(np.count_nonzero(np.abs(decided - expected[name]) > 0))
+                errors.see(name, after[name], decided)
         before = after
         on_step(losses[-1])
     return np.array(losses, np.float32)

@@ -20,7 +20,7 @@ def hoist(program: Program) -> Program:
     scales = {
         op.inputs[1]: op.attrs["lr"]
         for op in program.train_step
-        if op.kind == "sgd" and op.inputs[1] in products and not op.attrs["weight_decay"]
+        if op.kind == "sgd" and op.inputs[1] in products and "lr" in op.attrs and not op.attrs["weight_decay"]
     }
     return program.with_(train_step=tuple(_hoisted(op, scales) for op in program.train_step))
 

@@ -126,6 +126,8 @@ def _show_verdict(out: Console, verdict: "Verdict", board: str) -> None:
         worst = f" ({verdict.torch.worst_tensor})" if verdict.torch.worst_tensor else ""
         rows["against PyTorch"] = f"{verdict.torch.max_rel_error:.1e} a step{worst}"
         rows["its loss"] = f"{verdict.torch.loss_max_rel_error:.1e}"
+        if verdict.torch.jumps:
+            rows["signs that rounding decided"] = f"{verdict.torch.jumps}, each held to the side it fell on"
     facts(out, rows)
 
 

@@ -15,17 +15,16 @@ if TYPE_CHECKING:
     from torch import nn
 
     from strop.compiler.bundle import Bundle
-    from strop.compiler.optim import Optimizer
+    from strop.compiler.optim import Optimizer, Schedule
     from strop.compiler.rules.base import Rule
     from strop.host.device import Device
     from strop.targets.board import Board
 
-OPTIMIZERS = ("sgd", "momentum", "adam")
+OPTIMIZERS = ("sgd", "momentum", "adam", "lion")
+SCHEDULES = ("constant", "step", "linear", "cosine")
 
 
-def bundle_of(
-    model: str, build: Build, shared: Shared, weights: str = "", board: "Board | None" = None
-) -> "Bundle":
+def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board: "Board | None" = None) -> "Bundle":
     """Compile a model as the options say, showing the stages.
 
     weights: a file of parameters to build in.  board: instead of the one the options name.
@@ -99,17 +98,41 @@ def _rule_class(spec: str) -> "type[Rule]":
 
 def optimizer_of(build: Build) -> "Optimizer":
     """The optimizer with its settings; what is not given is its own default."""
-    from strop.compiler.optim import SGD, Adam
+    from strop.compiler.optim import SGD, Adam, Lion
 
     if build.optimizer not in OPTIMIZERS:
         raise UsageError(f"no optimizer is called {build.optimizer!r}", do=nearest(build.optimizer, OPTIMIZERS))
     if build.momentum is not None and build.optimizer != "momentum":
         raise UsageError(f"{build.optimizer} takes no momentum", do="Use --optimizer momentum")
-    given = {"weight_decay": build.weight_decay, **({} if build.lr is None else {"lr": build.lr})}
-    if build.optimizer == "adam":
-        return Adam(**given)
-    momentum = {"sgd": 0.0, "momentum": 0.9 if build.momentum is None else build.momentum}[build.optimizer]
-    return SGD(**given, momentum=momentum)
+    given: dict[str, Any] = {
+        "weight_decay": build.weight_decay, "schedule": schedule_of(build), "warmup": build.warmup,
+        "clip_value": build.clip_value, "clip_norm": build.clip_norm, "accumulate": build.accumulate,
+    }  # fmt: skip
+    if build.lr is not None:
+        given["lr"] = build.lr
+    if build.optimizer == "momentum":
+        return SGD(**given, momentum=0.9 if build.momentum is None else build.momentum)
+    kinds: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "lion": Lion}
+    return kinds[build.optimizer](**given)
+
+
+def schedule_of(build: Build) -> "Schedule":
+    """The learning rate's schedule; what is not given is its own default."""
+    from strop.compiler.optim import Constant, Cosine, Linear, StepDecay
+
+    steps, final = build.schedule_steps, build.schedule_final
+    if build.schedule not in SCHEDULES:
+        raise UsageError(f"no schedule is called {build.schedule!r}", do=nearest(build.schedule, SCHEDULES))
+    if build.schedule == "constant":
+        if steps is not None or final is not None:
+            options = "--schedule-steps and no --schedule-final"
+            raise UsageError(f"a constant learning rate takes no {options}", do="Choose a --schedule")
+        return Constant()
+    if steps is None:
+        raise UsageError(f"the schedule {build.schedule} needs its length", do="Give --schedule-steps")
+    if build.schedule == "step":
+        return StepDecay(steps) if final is None else StepDecay(steps, final)
+    return {"linear": Linear, "cosine": Cosine}[build.schedule](steps, final or 0.0)
 
 
 def record(verb: str, board: "Board", tools: Tools, folder: Path | None, *groups: Any, **more: Any) -> Run:

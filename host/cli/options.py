@@ -42,10 +42,21 @@ class Build:
     freeze: Annotated[list[str], Option(help="Parameters to keep, by name or pattern; may be repeated.")] = field(
         default_factory=list
     )
-    optimizer: Annotated[str, Option(help="sgd, momentum or adam.")] = "sgd"
+    optimizer: Annotated[str, Option(help="sgd, momentum, adam or lion.")] = "sgd"
     lr: Annotated[float | None, Option(help="Learning rate; the optimizer's own if not given.")] = None
     weight_decay: Annotated[float, Option(help="Share of a weight that is added to its gradient.")] = 0.0
     momentum: Annotated[float | None, Option(help="For momentum: 0.9 if not given.")] = None
+    schedule: Annotated[str, Option(help="Course of the learning rate: constant, step, linear or cosine.")] = "constant"
+    schedule_steps: Annotated[
+        int | None, Option(help="Updates until the schedule's end, warm-up included; of step, between two falls.")
+    ] = None
+    schedule_final: Annotated[
+        float | None, Option(help="Share of --lr at the end, 0 if not given; of step, left by each fall: 0.1.")
+    ] = None
+    warmup: Annotated[int, Option(help="First updates, over which the learning rate rises to --lr.")] = 0
+    clip_value: Annotated[float | None, Option(help="Largest magnitude of a gradient's element.")] = None
+    clip_norm: Annotated[float | None, Option(help="Largest norm of each parameter's gradient.")] = None
+    accumulate: Annotated[int, Option(help="Steps whose gradients are averaged into one update.")] = 1
     loss: Annotated[str, Option(help="cross_entropy or mse.")] = "cross_entropy"
     batch: Annotated[int, Option(help="Samples a step.")] = 1
     seed: Annotated[int, Option(help="Of the rule's random tensors, the split and the order of samples.")] = 0

@@ -28,7 +28,7 @@ class Reference(ABC):
 
     dtype: of all arithmetic.  Tensors have the names of a board's tensor table: parameters as in `state_dict` (a tied
     one under its first name), optimizer states as "<parameter>.velocity", "<parameter>.m", "<parameter>.v",
-    "adam.c1" and "adam.c2".
+    "<parameter>.gradient", "adam.c1", "adam.c2", "optim.step" and "optim.phase".
     """
 
     rule: ClassVar[str]
@@ -48,7 +48,7 @@ class Reference(ABC):
         trained = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
         built = torch_optimizer(optimizer, trained)
         if built is None:
-            raise UsageError(f"the optimizer {type(optimizer).__name__} has no reference", do="Use SGD or Adam")
+            raise UsageError(f"the optimizer {type(optimizer).__name__} has no reference", do="Use SGD, Adam or Lion")
         self.optimizer = built
 
     @abstractmethod
@@ -89,6 +89,13 @@ class Reference(ABC):
         """A copy of all parameters and optimizer states; may hold more names than a board that trains fewer."""
         parameters = {name: parameter.detach().numpy().copy() for name, parameter in self.parameters.items()}
         return {**parameters, **self.optimizer.state()}
+
+    def decided(self, name: str, ours: ArrayLike) -> NDArray[Any]:
+        """A parameter after a step; where the update jumps and rounding decides the side, at the side nearer to ours.
+
+        ours: what a board made of it.
+        """
+        return self.optimizer.decided(name, self.parameters[name].detach().numpy(), np.asarray(ours))
 
     def load(self, tensors: Mapping[str, ArrayLike]) -> None:
         """Go on from these parameters and optimizer states; what is not named stays.
