@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strop.compiler.emit import Emitter
-from strop.compiler.ir import Program, Role, digest
+from strop.compiler.ir import Program, Role, digest, flatten
 from strop.compiler.plan import Plan
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _manifest(
         **program.notes,
         "batch": program.batch,
         "classes": emitter.classes,
-        "x": _entry(program, program.only(Role.INPUT).name),
+        "x": {**_entry(program, program.only(Role.INPUT).name), **_indices(program)},
         "y": _entry(program, program.only(Role.LABEL).name) if program.of(Role.LABEL) else None,
         "output": _entry(program, program.output),
         "tensors": [{**_entry(program, v.name), "role": str(v.role), "bytes": v.bytes} for v in tensors],
@@ -121,6 +121,12 @@ def _manifest(
         ],
         "files": {name: digest(text.encode()) for name, text in files.items()},
     }
+
+
+def _indices(program: Program) -> dict[str, int]:
+    """Of an input that is looked up in tables: the rows of the smallest, which its whole numbers stay below."""
+    rows = [program.values[op.inputs[1]].shape[0] for op in flatten(program.infer) if op.kind == "embedding"]
+    return {"indices": min(rows)} if rows else {}
 
 
 def _entry(program: Program, name: str) -> dict[str, Any]:

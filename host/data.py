@@ -24,18 +24,22 @@ PARTS = ("x", "y", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes. x, y: shapes of one sample.  classes: number of, 0 for a regression.  batch: of a step."""
+    """What a model takes. x, y: shapes of one sample.  classes: number of, 0 for a regression.  batch: of a step.
+
+    indices: x holds whole numbers below this; 0 for any numbers.
+    """
 
     x: tuple[int, ...]
     y: tuple[int, ...]
     classes: int
     batch: int
+    indices: int = 0
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Signature":
         """Read it from a bundle's manifest."""
         x, y = (tuple(manifest[name]["shape"][1:]) for name in ("x", "y"))
-        return cls(x, y, manifest["classes"], manifest["batch"])
+        return cls(x, y, manifest["classes"], manifest["batch"], manifest["x"].get("indices", 0))
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,16 @@ def load_data(spec: str, signature: Signature, *, seed: int = 0, split: float = 
 
 
 def sample_data(signature: Signature, samples: int, seed: int = 0) -> Dataset:
-    """Data to run a model on, whatever it takes: digits if they fit, else standard normal noise with random labels."""
-    if prod(signature.x) == 64 and signature.classes == 10:
+    """Data to run a model on, whatever it takes: digits if they fit, else standard normal noise with random labels.
+
+    Of a model that reads indices, random ones.
+    """
+    if prod(signature.x) == 64 and signature.classes == 10 and not signature.indices:
         return load_data("digits", signature, seed=seed)
     random = np.random.default_rng(seed)
     x = random.standard_normal((samples, *signature.x), np.float32)
+    if signature.indices:
+        x = random.integers(signature.indices, size=x.shape).astype(np.float32)
     y = random.integers(signature.classes, size=samples, dtype=np.int32) if signature.classes else \
         random.standard_normal((samples, *signature.y), np.float32)
     return Dataset(x, y, x[:0], y[:0], "noise")

@@ -84,6 +84,15 @@ def digits_cnn() -> nn.Module:
     )  # fmt: skip
 
 
+def conv1d_har() -> nn.Module:
+    """Activity from a wrist: two convolutions over 128 readings of 3 accelerations and 3 turning rates, 5 classes."""
+    return nn.Sequential(
+        nn.Conv1d(6, 8, 5, padding=2), nn.ReLU(), nn.MaxPool1d(4),
+        nn.Conv1d(8, 16, 5, padding=2), nn.ReLU(), nn.MaxPool1d(4),
+        nn.Flatten(), nn.Linear(16 * 8, 5),
+    )  # fmt: skip
+
+
 def _he(model: nn.Module) -> nn.Module:
     """He's initialisation with zero biases, which keeps activations in range where batch statistics are frozen."""
     for layer in model.modules():
@@ -154,6 +163,7 @@ MODELS: dict[str, Maker] = {
     "cnn-28x28": partial(_seeded, partial(small_cnn, 28), 1, 28, 28),
     "cnn-3x18x18": partial(_seeded, wide_cnn, 3, 18, 18),
     "digits-cnn": partial(_seeded, digits_cnn, 1, 8, 8),
+    "conv1d-har": partial(_seeded, conv1d_har, 6, 128),
     "resnet8": partial(_seeded, resnet8, 3, 32, 32),
     "ds-cnn": partial(_seeded, ds_cnn, 1, 49, 10),
     "fc-autoencoder": partial(_seeded, fc_autoencoder, 640),

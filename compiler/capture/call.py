@@ -82,22 +82,28 @@ class Call:
 
     def weights(self, *names: str) -> list[str]:
         """The values of the operands that are there, all of them tensors of the model."""
-        found = [self.reader.bound.get(self.args[name]) for name in names if self.args[name] is not None]
-        for weight in found:
-            if not isinstance(weight, Weight):
-                raise self.refusal("computes its own weights", do="Use a parameter or buffer of the model as it is")
-        return [self.reader.declare(weight, self.loc) for weight in found if isinstance(weight, Weight)]
+        return [self.weight(self.args[name]) for name in names if self.args[name] is not None]
+
+    def weight(self, node: Node) -> str:
+        """The value of a tensor of the model."""
+        found = self.reader.bound.get(node)
+        if not isinstance(found, Weight):
+            raise self.refusal("computes its own weights", do="Use a parameter or buffer of the model as it is")
+        return self.reader.declare(found, self.loc)
 
     def constant(self, name: str, data: NDArray[Any]) -> str:
         """A constant that the layer implies."""
         return self.reader.declare(Weight(name, data.astype(np.float32), Role.CONST), self.loc)
 
     def emit(self, kind: str, inputs: Sequence[str], **attrs: Attr) -> str:
-        """Append an op; its first output is named after the layer, or after the enclosing module and the op."""
+        """Append an op; returns its first output."""
+        return self.reader.b.emit1(kind, inputs, self.stem(kind), loc=self.loc, **attrs)
+
+    def stem(self, kind: str) -> str:
+        """The name of what an op computes: after the layer, or after the enclosing module and the op."""
         function = kind.removesuffix("_argmax")
         stem = (self.path if self.is_layer else f"{self.path}.{function}".lstrip(".")) or function
-        stem = f"{stem}.out" if stem in RESERVED else stem
-        return self.reader.b.emit1(kind, inputs, stem, loc=self.loc, **attrs)
+        return f"{stem}.out" if stem in RESERVED else stem
 
     def reshape(self, value: str, shape: tuple[int, ...]) -> str:
         """The same elements under another shape, whatever shapes they had in between."""
@@ -122,7 +128,8 @@ def _arguments(node: Node) -> dict[str, Any]:
     return {**dict(names), **given, **node.kwargs}
 
 
-Handler = Callable[[Call], str]
+Handler = Callable[[Call], str | Weight]
+"""Appends the ops of a call; returns the name of its (first) result, or a tensor that it makes."""
 
 
 def pair(numbers: int | Sequence[int]) -> tuple[int, int]:

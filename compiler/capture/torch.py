@@ -212,8 +212,8 @@ class Reader:
         calls = [node for node in self.exported.graph.nodes if node.op == "call_function" and node.users]
         self._bind_placeholders()
         for position, node in enumerate(calls, 1):
-            call = Call(self, node, f"op {position} of {len(calls)}")
-            self.bound[node] = _read(call)
+            if node not in self.bound:  # as a part of a result read before
+                self.bound[node] = _read(Call(self, node, f"op {position} of {len(calls)}"))
         output = self._output()
         ops = _live(self.b.ops, output)
         if not ops:
@@ -262,8 +262,8 @@ def _live(ops: Sequence[Op], output: str) -> tuple[Op, ...]:
     return tuple(reversed(kept))
 
 
-def _read(call: Call) -> str:
-    """Append the call's ops; return the name of its result."""
+def _read(call: Call) -> str | Weight:
+    """Append the call's ops; return the name of its result, or a tensor that it makes."""
     call.check_static()
     if call.op not in handlers():
         advice = INSTEAD.get(call.op.lstrip("_")) or INSTEAD.get(call.module)
@@ -271,6 +271,6 @@ def _read(call: Call) -> str:
     result = handlers()[call.op](call)
     expected = call.node.meta["val"]
     shape = tuple((expected[0] if isinstance(expected, tuple | list) else expected).shape)
-    if call.shape(result) != shape:
+    if isinstance(result, str) and call.shape(result) != shape:
         raise VerifyError(f"{result!r} is captured as {call.shape(result)}, not {shape}", where=call.place)
     return result

@@ -40,6 +40,16 @@ class Te(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Largest value over the axes and the uint8 label of the first place that has it; element -> (value, label)."""
 
+    def scatter(
+        self, variable: TensorType, inputs: Sequence[Tensor], place: Callable[..., Expr], element: Callable[..., Expr],
+        name: str,
+    ) -> Tensor:
+        """A variable with a few rows replaced, for an op that overwrites it: all other rows stay as they lie in memory.
+
+        Row place(inputs, r) becomes element(inputs, r, *index), for each row r of the first input, in order; a place
+        outside the variable is skipped. Costs what it writes, however large the variable.
+        """  # fmt: skip
+
     def where(self, condition: Expr, then: Expr, otherwise: Expr) -> Expr:
         """A choice that evaluates only the chosen side, so `then` may index outside when the condition is false."""
 
@@ -51,6 +61,9 @@ class Te(Protocol):
 
     def sign_hash(self, seed: int, tensor: int, index: Expr) -> Expr:
         """+1 or -1 from the counter-based generator at (seed, tensor, index)."""
+
+    def uniform_hash(self, seed: int, tensor: int, index: Expr) -> Expr:
+        """A multiple of 2^-24 in [0, 1) from the counter-based generator at (seed, tensor, index)."""
 
     def const(self, value: float) -> Expr:
         """A float32 constant."""
@@ -113,6 +126,10 @@ class OpSpec:
     """The kind that computes the first output alone; takes over where the others are not read."""
     free: ClassVar[bool] = False
     """Whether the output is the input's memory under another type: no code, no copy."""
+    working: ClassVar[tuple[int, ...]] = ()
+    """Outputs that the kernel itself works on: they keep their memory even where nobody else reads them."""
+    composite: ClassVar[bool] = False
+    """Whether the op stands for others, which `expand` gives: it has no expression."""
     weighted: ClassVar[bool] = False
     """Whether the op is a layer that rules may train by itself: its second input is its weight."""
     activity: ClassVar[int] = 0
@@ -136,6 +153,10 @@ class OpSpec:
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         """Outputs as tensor expressions; `types` are the inputs' types."""
+        raise NotImplementedError
+
+    def expand(self, b: Builder, op: Op) -> None:
+        """Of a composite op: append ops that compute its outputs, under their names."""
         raise NotImplementedError
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:

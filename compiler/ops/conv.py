@@ -1,4 +1,7 @@
-"""Two-dimensional convolution (cross-correlation, NCHW, OIHW), any stride, padding and groups; both gradients."""
+"""Two-dimensional convolution (cross-correlation, NCHW, OIHW), any stride, padding and groups; both gradients.
+
+A weight (O,I,KW) without a height is a kernel of height 1: one-dimensional convolution, on images of height 1.
+"""
 
 from collections.abc import Sequence
 from math import ceil
@@ -16,6 +19,12 @@ def conv_output(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
+def taps(kernel: Sequence[Any], only: int = 1) -> tuple[Any, Any]:
+    """Height and width of a kernel from its own axes, or a place in it; `only`: what a missing height is."""
+    height, width = (only, *kernel)[-2:]
+    return height, width
+
+
 def inside(te: Te, place: Sequence[Expr], image: Sequence[int], padding: Sequence[int]) -> Expr | None:
     """Whether a place lies in the image; only axes with padding can leave it, so None is always."""
     bounds = []
@@ -23,6 +32,11 @@ def inside(te: Te, place: Sequence[Expr], image: Sequence[int], padding: Sequenc
         if padding[axis]:
             bounds += [place[axis] >= 0, place[axis] < image[axis]]
     return te.every(*bounds) if bounds else None
+
+
+def _own(tap: Sequence[Expr], kernel: Sequence[int]) -> Sequence[Expr]:
+    """A place in the kernel by the kernel's own axes."""
+    return tap[2 - len(kernel) :]
 
 
 def _patches(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Array:
@@ -45,12 +59,14 @@ class Conv2d(OpSpec):
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         batch, _, *image = inputs[0].shape
         out, _, *kernel = inputs[1].shape
-        size = (conv_output(*axis) for axis in zip(image, kernel, attrs["stride"], attrs["padding"], strict=True))
+        axes = zip(image, taps(kernel), attrs["stride"], attrs["padding"], strict=True)
+        size = (conv_output(*axis) for axis in axes)
         return [TensorType((batch, out, *size), inputs[0].dtype)]
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         x, w, *bias = inputs
-        patches = _patches(x, w.shape[2:], attrs["stride"], attrs["padding"])
+        kernel = taps(w.shape[2:])
+        w, patches = w.reshape(*w.shape[:2], *kernel), _patches(x, kernel, attrs["stride"], attrs["padding"])
         parts = zip(np.split(patches, attrs["groups"], axis=1), np.split(w, attrs["groups"]), strict=True)
         y = np.concatenate([np.einsum("bihwkl,oikl->bohw", *part, optimize=True) for part in parts], axis=1)
         return [y + bias[0][:, None, None] if bias else y]
@@ -58,15 +74,15 @@ class Conv2d(OpSpec):
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         x, w, *bias = inputs
         (sh, sw), padding = attrs["stride"], attrs["padding"]
-        out, per_group, kh, kw = types[1].shape
+        out, per_group, *kernel = types[1].shape
         group = out // attrs["groups"]
-        i, k, l = te.axes(per_group, kh, kw)  # noqa: E741
+        i, k, l = te.axes(per_group, *taps(kernel))  # noqa: E741
         shape = self.infer(types, attrs)[0].shape
 
         def element(b: Expr, o: Expr, h: Expr, v: Expr) -> Expr:
             channel = i if attrs["groups"] == 1 else o // group * per_group + i
             place = h * sh + k - padding[0], v * sw + l - padding[1]
-            term = x[(b, channel, *place)] * w[o, i, k, l]
+            term = x[(b, channel, *place)] * w[(o, i, *_own((k, l), kernel))]
             return te.sum(guarded(te, inside(te, place, types[0].shape[2:], padding), term), [i, k, l])
 
         y = te.compute(shape, element, "sum")
@@ -102,6 +118,8 @@ CONVOLUTIONS = (
     (f32(1, 5, 7, 6), f32(5, 1, 3, 3), (1, 2), (1, 1), 5),
     (f32(1, 6, 5, 7), f32(7, 6, 1, 1), (1, 1), (0, 0), 1),
     (f32(1, 3, 5, 4), f32(4, 3, 1, 1), (2, 2), (0, 0), 1),
+    (f32(1, 3, 1, 11), f32(4, 3, 5), (1, 2), (0, 2), 1),
+    (f32(2, 4, 1, 9), f32(6, 2, 3), (1, 1), (0, 1), 2),
 )
 """Odd sizes, every kind of stride, padding and grouping: x, w, stride, padding, groups."""
 
@@ -147,18 +165,19 @@ class Conv2dDx(OpSpec):
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         dy, w = inputs
         (sh, sw), (ph, pw), (height, width) = attrs["stride"], attrs["padding"], attrs["image"]
-        per_group = w.shape[1]
+        per_group, (kh, kw) = w.shape[1], taps(w.shape[2:])
+        w = w.reshape(*w.shape[:2], kh, kw)
         dx = np.zeros((dy.shape[0], per_group * attrs["groups"], height + 2 * ph, width + 2 * pw), dy.dtype)
         for o, h, v in np.ndindex(dy.shape[1:]):
             first = o // (dy.shape[1] // attrs["groups"]) * per_group
-            window = dx[:, first : first + per_group, h * sh : h * sh + w.shape[2], v * sw : v * sw + w.shape[3]]
+            window = dx[:, first : first + per_group, h * sh : h * sh + kh, v * sw : v * sw + kw]
             window += dy[:, o, h, v, None, None, None] * w[o]
         return [dx[:, :, ph : ph + height, pw : pw + width]]
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         dy, w = inputs
-        out, per_group, *kernel = types[1].shape
-        group = out // attrs["groups"]
+        out, per_group, *own = types[1].shape
+        group, kernel = out // attrs["groups"], taps(own)
         (sh, sw), (ph, pw) = attrs["stride"], attrs["padding"]
         o, k, l = te.axes(group, ceil(kernel[0] / sh), ceil(kernel[1] / sw))  # noqa: E741
 
@@ -167,7 +186,8 @@ class Conv2dDx(OpSpec):
             tap = (h + ph) % sh + k * sh, (v + pw) % sw + l * sw
             channel = o if attrs["groups"] == 1 else c // per_group * group + o
             hit = _covers(types[0].shape[2:], kernel, attrs, (y, x), tap)
-            value = dy[b, channel, y, x] * w[(channel, c if attrs["groups"] == 1 else c % per_group, *tap)]
+            row = c if attrs["groups"] == 1 else c % per_group
+            value = dy[b, channel, y, x] * w[(channel, row, *_own(tap, own))]
             return te.sum(guarded(te, te.every(*hit) if hit else None, value), [o, k, l])
 
         return [te.compute(self.infer(types, attrs)[0].shape, element, "dx")]
@@ -187,9 +207,10 @@ class Conv2dDw(OpSpec):
     results = ("dw",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
-        if attrs["groups"] == 1 and attrs["kernel"] == (1, 1):
+        if attrs["groups"] == 1 and taps(attrs["kernel"]) == (1, 1):
             return Hints(tile=(0, 1), slides=False)
-        return Hints(tile=(0, 3) if attrs["groups"] == 1 else (3,))
+        last = 1 + len(attrs["kernel"])
+        return Hints(tile=(0, last) if attrs["groups"] == 1 else (last,))
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         per_group = inputs[1].shape[1] // attrs["groups"]
@@ -197,10 +218,11 @@ class Conv2dDw(OpSpec):
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         dy, x = inputs
-        patches = _patches(x, attrs["kernel"], attrs["stride"], attrs["padding"])[:, :, : dy.shape[2], : dy.shape[3]]
-        groups = attrs["groups"]
+        patches = _patches(x, taps(attrs["kernel"]), attrs["stride"], attrs["padding"])
+        patches, groups = patches[:, :, : dy.shape[2], : dy.shape[3]], attrs["groups"]
         parts = zip(np.split(dy, groups, axis=1), np.split(patches, groups, axis=1), strict=True)
-        return [np.concatenate([np.einsum("bohw,bihwkl->oikl", *part, optimize=True) for part in parts])]
+        dw = np.concatenate([np.einsum("bohw,bihwkl->oikl", *part, optimize=True) for part in parts])
+        return [dw.reshape(*dw.shape[:2], *attrs["kernel"])]
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         dy, x = inputs
@@ -209,7 +231,8 @@ class Conv2dDw(OpSpec):
         group, per_group = out // attrs["groups"], types[1].shape[1] // attrs["groups"]
         b, h, v = te.axes(batch, oh, ow)
 
-        def element(o: Expr, i: Expr, k: Expr, l: Expr) -> Expr:  # noqa: E741
+        def element(o: Expr, i: Expr, *tap: Expr) -> Expr:
+            k, l = taps(tap, 0)  # noqa: E741
             channel = i if attrs["groups"] == 1 else o // group * per_group + i
             place = h * sh + k - ph, v * sw + l - pw
             term = x[(b, channel, *place)] * dy[b, o, h, v]
@@ -236,7 +259,7 @@ class Conv2dDwPooled(OpSpec):
     results = ("dw",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
-        return Hints(tile=(2, 3))
+        return Hints(tile=(2, 3)[: len(attrs["kernel"])])
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return Conv2dDw().infer([inputs[0], inputs[2]], attrs)
@@ -246,7 +269,7 @@ class Conv2dDwPooled(OpSpec):
         kw, (sh, sw), (ph, pw) = attrs["pool_kernel"][1], attrs["pool_stride"], attrs["pool_padding"]
         image = [
             conv_output(*axis)
-            for axis in zip(x.shape[2:], attrs["kernel"], attrs["stride"], attrs["padding"], strict=True)
+            for axis in zip(x.shape[2:], taps(attrs["kernel"]), attrs["stride"], attrs["padding"], strict=True)
         ]
         dy = np.zeros((*dq.shape[:2], *image), dq.dtype)
         for b, o, h, v in np.ndindex(dq.shape):
@@ -261,7 +284,8 @@ class Conv2dDwPooled(OpSpec):
         group, per_group = out // attrs["groups"], types[2].shape[1] // attrs["groups"]
         b, h, v = te.axes(batch, *pooled)
 
-        def element(o: Expr, i: Expr, k: Expr, l: Expr) -> Expr:  # noqa: E741
+        def element(o: Expr, i: Expr, *tap: Expr) -> Expr:
+            k, l = taps(tap, 0)  # noqa: E741
             spot = te.cast(index[b, o, h, v], INT32)
             y = h * attrs["pool_stride"][0] - attrs["pool_padding"][0] + spot // width
             z = v * attrs["pool_stride"][1] - attrs["pool_padding"][1] + spot % width
@@ -277,8 +301,9 @@ class Conv2dDwPooled(OpSpec):
 
     def cases(self) -> list[Case]:
         pools = (((2, 2), (2, 2), (0, 0)), ((2, 3), (2, 3), (0, 0)), ((3, 2), (2, 1), (1, 0)))
-        cases = []
-        for (x, w, stride, padding, groups), (kernel, step, pad) in zip(CONVOLUTIONS, pools * 3, strict=False):
+        rows = (((1, 2), (1, 2), (0, 0)), ((1, 3), (1, 2), (0, 1)))
+        cases, shapes = [], (*pools * 2, pools[0], *rows)
+        for (x, w, stride, padding, groups), (kernel, step, pad) in zip(CONVOLUTIONS, shapes, strict=True):
             attrs: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups}
             dy = Conv2d().infer([x, w], attrs)[0]
             size = [conv_output(*axis) for axis in zip(dy.shape[2:], kernel, step, pad, strict=True)]

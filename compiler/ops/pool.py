@@ -258,3 +258,120 @@ class AvgPool2dGrad(OpSpec):
             for x, k, s, p in POOLINGS
             for attrs in [{"kernel": k, "stride": s, "padding": p}]
         ]
+
+
+def _cell(index: Expr, size: int, cells: int) -> tuple[Expr, Expr]:
+    """First place and end of a cell: floor(i size / cells) and ceil((i + 1) size / cells), size in places."""
+    return index * size // cells, ((index + 1) * size + cells - 1) // cells
+
+
+def _widest(size: int, cells: int) -> int:
+    """Places of the largest cell."""
+    edges = (_cell(i, size, cells) for i in range(cells))
+    return max(int(end - start) for start, end in edges)
+
+
+class AdaptiveAvgPool2d(OpSpec):
+    """x (B,C,H,W) -> means over the cells of a grid (B,C,GH,GW), as torch.nn.functional.adaptive_avg_pool2d.
+
+    attrs: grid (pair). Cells overlap where the grid does not divide the image; where it has more cells than the image
+    has places, places repeat.
+    """
+
+    kind = "adaptive_avg_pool2d"
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [TensorType((*inputs[0].shape[:2], *attrs["grid"]), inputs[0].dtype)]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        x, grid = inputs[0], tuple(attrs["grid"])
+        y = np.empty((*x.shape[:2], *grid), x.dtype)
+        for cell in np.ndindex(grid):
+            y[:, :, *cell] = x[:, :, *_places(cell, x.shape[2:], grid)].mean((2, 3))
+        return [y]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        image, grid = types[0].shape[2:], attrs["grid"]
+        shape = self.infer(types, attrs)[0].shape
+        read = _grid_sum(te, inputs[0], image, grid)
+        total = te.compute(shape, read, "sum")
+
+        def mean(*i: Expr) -> Expr:
+            return total[i] / _count(te, i[2:], image, grid)
+
+        return [te.compute(shape, mean, "y")]
+
+    def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
+        assert grads[0] is not None
+        image = b.values[op.inputs[0]].shape[2:]
+        return [b.emit1("adaptive_avg_pool2d_grad", (grads[0],), f"d_{op.inputs[0]}", loc=op.loc, image=image)]
+
+    def cases(self) -> list[Case]:
+        return [Case((x,), {"grid": grid}) for x, grid in GRIDS]
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        return (0,)
+
+
+GRIDS = ((f32(1, 3, 7, 5), (4, 4)), (f32(2, 2, 9, 3), (2, 3)), (f32(1, 2, 3, 11), (4, 5)), (f32(2, 1, 1, 6), (1, 4)))
+"""Grids that do not divide the image, and larger ones: x, grid."""
+
+
+def _places(cell: Sequence[int], image: Sequence[int], grid: Sequence[int]) -> tuple[slice, ...]:
+    """What of the image a cell covers."""
+    return tuple(slice(*_cell(*axis)) for axis in zip(cell, image, grid, strict=True))
+
+
+def _grid_sum(
+    te: Te, x: Tensor, image: Sequence[int], grid: Sequence[int], scale: Callable[..., Expr] | None = None
+) -> Callable[..., Expr]:
+    """Sum of x over the cell (oh, ow) of a grid, each element divided by `scale` of its place."""
+    widest = [_widest(*axis) for axis in zip(image, grid, strict=True)]
+    taps = te.axes(*widest)
+
+    def element(b: Expr, c: Expr, *cell: Expr) -> Expr:
+        edges = [_cell(*axis) for axis in zip(cell, image, grid, strict=True)]
+        place = [start + tap for (start, _), tap in zip(edges, taps, strict=True)]
+        uneven = [size % cells != 0 for size, cells in zip(image, grid, strict=True)]
+        inside = [p < end for p, (_, end), odd in zip(place, edges, uneven, strict=True) if odd]
+        term = x[(b, c, *place)] if scale is None else x[(b, c, *place)] / scale(place)
+        return te.sum(guarded(te, te.every(*inside) if inside else None, term), taps)
+
+    return element
+
+
+def _count(te: Te, cell: Sequence[Expr], image: Sequence[int], grid: Sequence[int]) -> Expr:
+    """Places in a cell, as a float."""
+    (h, h_end), (w, w_end) = (_cell(*axis) for axis in zip(cell, image, grid, strict=True))
+    return te.cast((h_end - h) * (w_end - w), FLOAT32)
+
+
+class AdaptiveAvgPool2dGrad(OpSpec):
+    """dy (B,C,GH,GW) -> dx (B,C,H,W): each dy spread evenly over its cell. attrs: image (H,W).
+
+    A place lies in the cells that the image's own grid would cover, were it laid over the cells.
+    """
+
+    kind = "adaptive_avg_pool2d_grad"
+    operands = ("dy",)
+    results = ("dx",)
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [TensorType((*inputs[0].shape[:2], *attrs["image"]), inputs[0].dtype)]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        (dy,), image = inputs, tuple(attrs["image"])
+        dx = np.zeros((*dy.shape[:2], *image), dy.dtype)
+        for cell in np.ndindex(dy.shape[2:]):
+            share = dx[:, :, *_places(cell, image, dy.shape[2:])]
+            share += dy[:, :, *cell, None, None] / dy.dtype.type(share[0, 0].size)
+        return [dx]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        image, grid = attrs["image"], types[0].shape[2:]
+        share = _grid_sum(te, inputs[0], grid, image, lambda cell: _count(te, cell, image, grid))
+        return [te.compute(self.infer(types, attrs)[0].shape, share, "dx")]
+
+    def cases(self) -> list[Case]:
+        return [Case((f32(*x.shape[:2], *grid),), {"image": x.shape[2:]}) for x, grid in GRIDS]

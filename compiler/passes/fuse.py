@@ -17,13 +17,14 @@ from strop.compiler.ops import spec
 
 def fuse(program: Program) -> Program:
     """Return the Program with both functions fused."""
-    functions = {name: _fuse(program, ops, set(program.results(name))) for name, ops in program.functions().items()}
+    functions = {name: join(program, ops, set(program.results(name))) for name, ops in program.functions().items()}
     if program.batch == 1:
-        functions["train_step"] = _sweeps(functions["train_step"])
+        functions["train_step"] = _sweeps(program, functions["train_step"])
     return program.with_(**functions).pruned()
 
 
-def _fuse(program: Program, ops: Sequence[Op], results: set[str]) -> tuple[Op, ...]:
+def join(program: Program, ops: Sequence[Op], results: set[str]) -> tuple[Op, ...]:
+    """Return the ops of a function, or of a scan's body, with those joined that may be. results: must be outputs."""
     reads = Counter(name for op in ops for name in set(op.inputs))
     groups: list[list[Op]] = []
     owner: dict[str, int] = {}
@@ -61,7 +62,8 @@ def _follows(program: Program, op: Op, name: str) -> bool:
 def _joins(program: Program, group: Sequence[Op], op: Op, link: str, owner: dict[str, int]) -> bool:
     """Whether the group ends in `link`, needs no order against what was run since, and writes no other shape."""
     last = group[-1]
-    if last.outputs[0] != link or spec(last.kind).free or spec(last.kind).overwrites:
+    kind = spec(last.kind)
+    if last.outputs[0] != link or kind.free or kind.overwrites or kind.composite:
         return False
     if _windowed(program, op) and group[0].kind != "conv2d":
         return False
@@ -85,14 +87,17 @@ def _joined(group: Sequence[Op], reads: Counter[str], results: set[str]) -> Op:
         name for i, op in enumerate(group) for name in op.inputs if not any(name in p.outputs for p in group[:i])
     )
     overwritten = {op.outputs[i] for op in group for i in spec(op.kind).overwrites}
-    outputs = tuple(n for n in inner if n in results or n in overwritten or counts[n] < reads[n])
+    working = {op.outputs[i] for op in group for i in spec(op.kind).working}
+    outputs = tuple(n for n in inner if n in results or n in overwritten | working or counts[n] < reads[n])
     return Op("fused", tuple(inputs), outputs, {}, group[0].loc, tuple(group))
 
 
-def _sweeps(ops: Sequence[Op]) -> tuple[Op, ...]:
-    """Join each dense layer's input gradient with the update that overwrites the weight it reads."""
+def _sweeps(program: Program, ops: Sequence[Op]) -> tuple[Op, ...]:
+    """Join each dense layer's input gradient of one row with the update that overwrites the weight it reads."""
     joined = list(ops)
     for gradient in [op for op in ops if op.parts[0].kind == "dense_dx"]:
+        if program.values[gradient.parts[0].inputs[0]].shape[0] != 1:
+            continue
         weight = gradient.parts[0].inputs[1]
         update = next((op for op in joined if op.parts[0].kind == "dense_dw" and weight in op.outputs), None)
         if update and _adjoining(joined, gradient, update, weight):

@@ -176,8 +176,19 @@ def _declare_label(b: Builder, program: Program, loss: str) -> str:
     output = program.values[program.output]
     if len(output.shape) != 2:
         raise RuleError(f"the network's output has shape {output.shape}", do="End the network with one row a sample")
+    _check_logits(program, loss)
     shape = output.shape if LOSSES[loss] is FLOAT32 else output.shape[:1]
     return b.value("y", TensorType(shape, LOSSES[loss]), Role.LABEL)
+
+
+def _check_logits(program: Program, loss: str) -> None:
+    """Refuse a softmax in front of the loss that contains one."""
+    last = next(op for op in reversed(program.infer) if not spec(op.kind).free)
+    if loss == "cross_entropy" and last.kind in ("softmax", "log_softmax"):
+        raise RuleError(
+            "the network ends in a softmax, which the cross_entropy loss applies itself",
+            where=last.loc, do="Remove it: the loss takes logits",
+        )  # fmt: skip
 
 
 def trainable(program: Program, ops: Sequence[Op]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Layer-local training of an eager model: every layer's block sees the blocks before it as constants.
 
-A block is a layer with weights (linear, conv2d), the activations and normalisations called right after it, and
+A block is a layer with weights (linear, conv1d, conv2d), the activations and normalisations called right after it, and
 whatever was called since the block before (pooling, reshaping, adding). What follows the last layer belongs to it.
 """
 
@@ -14,9 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from strop.host.reference.base import Reference
 
-LAYERS = frozenset({"linear", "conv2d"})
-FOLLOWERS = frozenset({"relu", "leaky_relu", "relu6", "hardtanh", "tanh", "sigmoid", "batch_norm"})
-PASSING = frozenset({"dropout", "dropout2d", "contiguous", "clone", "get"})
+LAYERS = frozenset({"linear", "conv1d", "conv2d"})
+FOLLOWERS = frozenset({
+    "relu", "leaky_relu", "relu6", "hardtanh", "tanh", "sigmoid", "softmax", "log_softmax",
+    "batch_norm", "layer_norm", "group_norm", "instance_norm",
+})  # fmt: skip
+PASSING = frozenset({"dropout", "dropout1d", "dropout2d", "contiguous", "clone", "get"})
 VIEWS = frozenset({"flatten", "reshape", "view", "squeeze", "unsqueeze"})
 
 
@@ -81,17 +84,22 @@ class _Pass(TorchFunctionMode):
             *(self._cut(value, number) for value in args),
             **{key: self._cut(value, number) for key, value in (kwargs or {}).items()},
         )
-        if not isinstance(result, Tensor):
+        results = result if isinstance(result, tuple | list) else [result]
+        pieces = [piece for piece in results if isinstance(piece, Tensor)]
+        if not pieces:
             return result
-        if name in PASSING or (name in VIEWS and result.shape == args[0].shape):
+        if name in PASSING or (name in VIEWS and pieces[0].shape == args[0].shape):
             number = self.owners.get(id(args[0]), (number,))[0]
         else:
-            self._record(number, name, result, [*args[1:2], (kwargs or {}).get("weight")])
-        self.owners[id(result)] = (number, result)
+            self._record(number, name, pieces[0], [*args[1:2], (kwargs or {}).get("weight")])
+        self.owners.update({id(piece): (number, piece) for piece in pieces})
         return result
 
     def _cut(self, value: Any, number: int) -> Any:
         """A constant copy of what another block made; anything else as it is."""
+        if isinstance(value, tuple | list):
+            items = [self._cut(item, number) for item in value]
+            return tuple(items) if isinstance(value, tuple) else items
         foreign = isinstance(value, Tensor) and self.owners.get(id(value), (number,))[0] != number
         return value.detach().clone() if foreign else value
 

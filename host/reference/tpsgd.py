@@ -40,7 +40,7 @@ class TpSGD(LayerLocal):
         return loss, torch.stack([loss, *local]).sum()
 
     def _distance(self, block: Block, y: Tensor, classes: int) -> Tensor:
-        a = block.output.flatten(2).mean(2) if block.output.ndim == 4 else block.output
+        a = block.output.flatten(2).mean(2) if block.output.ndim > 2 else block.output
         error = a - self._target(block, y, a.shape[1], classes)
         share = error.abs() if self.settings.objective == "l1" else error.square() / 2
         total: Tensor = share.sum() / len(error)

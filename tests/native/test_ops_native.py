@@ -89,6 +89,21 @@ def batch_norm(x: Array, gain: Array, offset: Array, mean: Array, inv_std: Array
     return spec("batch_norm").reference([x, gain, offset, -mean, inv_std], a)
 
 
+def normalize(x: Array, gain: Array, offset: Array, a: Mapping[str, Any]) -> list[Array]:
+    """x - mean does not cancel, and its relative error is the deviation's; absolute values deviate less than signed."""
+    y, mean, inv_std = spec("normalize").reference([x, gain, offset], a)
+    widest = 1 + 2 * x.max() * inv_std.max()
+    return [widest * (gain.max() * widest + offset.max()) * np.ones_like(y), mean, widest * inv_std]
+
+
+def normalize_dx(dy: Array, x: Array, gain: Array, mean: Array, inv_std: Array, a: Mapping[str, Any]) -> list[Array]:
+    """Each of the three terms at its largest."""
+    del a
+    g, centred = dy.max() * gain.max(), x.max() + mean.max()
+    slope = g * centred * inv_std**2
+    return [inv_std.max() * (2 * g + centred * slope.max()) * np.ones_like(x), g * np.ones_like(mean), slope]
+
+
 def cross_entropy(z: Array, y: Array, a: Mapping[str, Any]) -> list[Array]:
     """exp magnifies an absolute error of its argument, at most twice the largest logit, into a relative one."""
     del y, a
@@ -97,14 +112,33 @@ def cross_entropy(z: Array, y: Array, a: Mapping[str, Any]) -> list[Array]:
     return [np.array([2 * z.shape[1] * widest.max()]), e, e.sum(1), widest[:, 0]]
 
 
-def momentum(w: Array, v: Array, g: Array, a: Mapping[str, Any]) -> list[Array]:
+LR = 0.3
+"""The largest rate that a case has."""
+
+
+def sgd(w: Array, g: Array, *_: Array, a: Mapping[str, Any]) -> list[Array]:
+    return [w + a.get("lr", LR) * (g + a["weight_decay"] * w)]
+
+
+def momentum(w: Array, v: Array, g: Array, *_: Array, a: Mapping[str, Any]) -> list[Array]:
     v = a["momentum"] * v + g + a["weight_decay"] * w
-    return [v, w + a["lr"] * v]
+    return [v, w + a.get("lr", LR) * v]
 
 
-def adam(w: Array, m: Array, v: Array, c1: Array, c2: Array, g: Array, a: Mapping[str, Any]) -> list[Array]:
-    m, v, _ = spec("adam").reference([w, m, v, c1, c2, g], a)
-    return [m, 2 * v, w + a["lr"] * (m / c1) / (np.sqrt(v / c2) / 2 + a["eps"])]
+def adam(w: Array, m: Array, v: Array, c1: Array, c2: Array, g: Array, *_: Array, a: Mapping[str, Any]) -> list[Array]:
+    ungated = {name: value for name, value in a.items() if name != "every"}
+    m, v, _ = spec("adam").reference([w, m, v, c1, c2, g], {**ungated, "lr": LR})
+    return [m, 2 * v, w + a.get("lr", LR) * (m / c1) / (np.sqrt(v / c2) / 2 + a["eps"])]
+
+
+def lion(w: Array, m: Array, g: Array, *_: Array, a: Mapping[str, Any]) -> list[Array]:
+    return [w + a.get("lr", LR) * (1 + a["weight_decay"] * w), a["beta2"] * m + (1 - a["beta2"]) * g]
+
+
+def contrast(g: Array, *activity: Array, a: Mapping[str, Any]) -> list[Array]:
+    """softplus is at most its argument and log 2."""
+    spread = a["peer"] * np.square(activity[0] + activity[0].mean()).mean() if activity else 0
+    return [np.array([g.max() + a["threshold"] + 1 + spread])]
 
 
 MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
@@ -114,6 +148,13 @@ MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     "leaky_relu": lambda x, a: [x],
     "leaky_relu_grad": lambda dy, y, a: [dy],
     "batch_norm": batch_norm,
+    "normalize": normalize, "normalize_dx": normalize_dx,
+    "normalize_dgain": lambda dy, x, mean, s, a: spec("normalize_dgain").reference([dy, x, -mean, s], a),
+    "sub": plus("sub"), "negative": lambda x, a: [x],
+    "softmax": lambda x, a: [(1 + 2 * x.max()) * np.ones_like(x)] * 2,
+    "softmax_grad": lambda dy, y, a: [y * (dy + (dy * y).sum(-1, keepdims=True))],
+    "log_softmax": lambda x, a: [4 * x.max() * np.ones_like(x), x.shape[-1] * np.ones(x.shape[:-1])],
+    "log_softmax_grad": lambda dy, y, a: [dy + np.exp(-y) * (1 + y) * dy.sum(-1, keepdims=True)],
     "batch_norm_dgain": lambda dy, x, mean, s, a: spec("batch_norm_dgain").reference([dy, x, -mean, s], a),
     "cross_entropy": cross_entropy,
     "cross_entropy_grad": lambda e, s, y, a: [(e / s[:, None] + (np.arange(e.shape[1]) == y[:, None])) / len(y)],
@@ -121,6 +162,10 @@ MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     "l1_grad": lambda x, t, a: [np.ones_like(x)],
     "random_target": lambda y, a: [np.ones((len(y), a["units"]))],
     "random_projection": lambda y, a: [np.repeat(y.sum(1, keepdims=True), a["units"], 1) * a["scale"]],
-    "sgd": lambda w, g, a: [w + a["lr"] * (g + a["weight_decay"] * w)],
-    "momentum": momentum, "adam": adam,
+    "sgd": sgd, "momentum": momentum, "adam": adam, "lion": lion,
+    "accumulate": lambda s, g, phase, a: [s + g / a["every"]],
+    "contrast": contrast, "contrast_grad": lambda g, a: [(1 + a["threshold"] + g) / len(g)],
+    "peer_grad": lambda m, a: [2 * a["peer"] / len(m) * (m + m.mean())],
+    "modulate": lambda x, e, a: [x + a["scale"] * a["strength"] * e.sum(1).max()],
+    "gap": lambda z, clean, moved, a: spec("gap").reference([z, clean, -moved], a), "gap_grad": plus("gap_grad"),
 }  # fmt: skip

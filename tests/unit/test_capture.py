@@ -58,6 +58,22 @@ def residual(self: nn.Module, x: Tensor) -> Tensor:
     return y.relu_().mean((2, 3))
 
 
+def pieces(_: nn.Module, x: Tensor) -> Tensor:
+    a, b, c = x.chunk(3, 1)
+    d, e = x.split([2, 5], 1)
+    f = x.unbind(1)
+    parts = [
+        a - b,
+        c[:, :1],
+        d * e[:, -2:],
+        x[:, 1:-2],
+        x.narrow(1, 3, 2),
+        x[:, 4].unsqueeze(1),
+        x.select(2, -1)[:, :, None],
+    ]
+    return torch.cat([p.flatten(1) for p in (*parts, f[0], f[6], torch.stack([f[1], f[2]], 1))], -1)
+
+
 def written_through_a_view(self: nn.Module, x: Tensor) -> Tensor:
     y = self.fc(x)
     y.view(len(y), 2, 2).relu_()
@@ -91,6 +107,37 @@ LAYERS = {
     "batch-norm-1d": (nn.BatchNorm1d(5), 5),
     "batch-norm-2d": (nn.BatchNorm2d(3, eps=1e-3), 3, 4, 5),
     "batch-norm-plain": (nn.BatchNorm2d(3, affine=False), 3, 4, 5),
+    "conv-1d": (nn.Conv1d(3, 5, 4), 3, 9),
+    "conv-1d-stride-padding": (nn.Conv1d(4, 6, 3, 2, padding=1, groups=2, bias=False), 4, 9),
+    "conv-1d-same": (nn.Conv1d(2, 3, 5, padding="same"), 2, 7),
+    "max-pool-1d": (nn.MaxPool1d(3, 2, padding=1), 3, 11),
+    "avg-pool-1d": (nn.AvgPool1d(3, padding=1), 3, 11),
+    "grid-pool-1d": (nn.AdaptiveAvgPool1d(4), 3, 11),
+    "global-pool-1d": (nn.AdaptiveAvgPool1d(1), 3, 11),
+    "signal": (
+        nn.Sequential(
+            nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(4, 6, 2), nn.GroupNorm(2, 6),
+            nn.LeakyReLU(0.1, inplace=True), nn.LayerNorm(3), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(6, 3),
+        ), 3, 10,
+    ),
+    "batch-norm-signal": (nn.BatchNorm1d(3), 3, 7),
+    "uneven-grid": (nn.AdaptiveAvgPool2d((2, 4)), 2, 5, 3),
+    "mean-of-signal": (Lambda(lambda _, x: x.mean(-1)), 3, 7),
+    "mean-of-channels": (Lambda(lambda _, x: x.mean(1)), 3, 4, 5),
+    "mean-of-all": (Lambda(lambda _, x: x.mean((1, 2, 3), keepdim=True)), 3, 4, 5),
+    "layer-norm": (nn.LayerNorm(7), 7),
+    "layer-norm-trailing": (nn.LayerNorm((4, 5), eps=1e-3), 3, 4, 5),
+    "layer-norm-without-bias": (nn.LayerNorm(5, bias=False), 3, 5),
+    "layer-norm-plain": (nn.Sequential(*(nn.LayerNorm(5, elementwise_affine=False) for _ in "ab")), 3, 5),
+    "layer-norm-functions": (Lambda(lambda _, x: functional.layer_norm(functional.layer_norm(x, (3, 5)), (5,))), 3, 5),
+    "group-norm": (nn.GroupNorm(2, 6), 6, 3, 5),
+    "group-norm-of-rows": (nn.GroupNorm(3, 6), 6),
+    "instance-norm": (nn.InstanceNorm2d(3, affine=True), 3, 4, 5),
+    "softmax": (nn.Softmax(-1), 3, 5),
+    "softmax-of-rows": (nn.Sequential(nn.Linear(4, 5), nn.Softmax(dim=1), nn.LogSoftmax(1)), 4),
+    "pieces": (Lambda(pieces), 7, 3),
+    "many-parts": (Lambda(lambda _, x: torch.cat([x] * 19, 1)), 2),
+    "product": (Lambda(lambda _, x: (x * x - x).sub(torch.tanh(x))), 5),
     "flatten": (nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(24, 3)), 2, 3, 4),
     "reshapes": (Lambda(lambda _, x: x.view(len(x), 4, 6).reshape(len(x), -1).clone() + x.flatten(1)), 2, 3, 4),
     "residual": (
@@ -110,6 +157,17 @@ def test_a_layer_computes_the_same(name, batch):
     model, *sample = LAYERS[name]
     tolerance = 1e-5 if any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in model.modules()) else 1e-12
     assert agreement(drawn(model.float()), *sample, batch=batch) <= tolerance
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
+def test_an_embedding_reads_whole_numbers(kind):
+    model = Lambda(lambda self, x: self.fc(self.e(x.to(kind)).mean(1)), e=nn.Embedding(9, 4), fc=nn.Linear(4, 3))
+    program = verify(capture(model, torch.zeros(1, 6), batch=2))
+    assert names(program, Role.PARAM) == ["e.weight", "fc.weight", "fc.bias"]
+    x = np.random.default_rng(0).integers(0, 9, (2, 6))
+    with torch.no_grad():
+        expected = model.double()(torch.tensor(x))
+    np.testing.assert_allclose(Interpreter(program).infer(x), expected, atol=1e-12)
 
 
 def names(program: Program, role: Role) -> list[str]:
@@ -237,9 +295,22 @@ REFUSED = {
         doubled(nn.GELU()), (4,), ["1 (GELU) is not supported", "gelu, op 2 of 3", "ReLU or Tanh", "Conv2d"],
     ),
     "unknown function": (
-        Lambda(lambda _, x: x * 2), (4,), ["mul in Lambda", "op 1 of 1", f"{Path(__file__).name}:", "Linear"],
+        Lambda(lambda _, x: x / x), (4,), ["div in Lambda", "op 1 of 1", f"{Path(__file__).name}:", "Linear"],
     ),
-    "softmax": (nn.Softmax(-1), (4,), ["Softmax", "cross_entropy loss takes logits"]),
+    "scaled": (Lambda(lambda _, x: x * 2), (4,), ["mul in Lambda", "plain product", "weights"]),
+    "softmax of channels": (nn.Softmax(1), (4, 5), ["Softmax", "axis 1 of (1, 4, 5)", "dim=-1"]),
+    "signal without channels": (nn.Conv1d(1, 1, 3), (9,), ["(1, 9)", "(batch, channels, length)"]),
+    "dilated signal": (nn.Conv1d(1, 1, 3, dilation=2), (1, 9), ["Conv1d", "dilation=1"]),
+    "norm of the batch": (nn.LayerNorm((1, 4)), (4,), ["LayerNorm", "batch"]),
+    "running instances": (nn.InstanceNorm1d(3, track_running_stats=True), (3, 4), ["running statistics", "BatchNorm"]),
+    "row that rests": (
+        Lambda(lambda self, x: self.e(x.long()), e=nn.Embedding(4, 2, 0)), (3,), ["e (Embedding)", "padding_idx"],
+    ),
+    "whole numbers": (Lambda(lambda _, x: x.long() + x.long()), (4,), ["converts to int64", "Embedding"]),
+    "joined samples": (Lambda(lambda _, x: torch.cat([x, x])), (4,), ["cat in Lambda", "samples", "dim=1"]),
+    "joined parameter": (with_parameter(lambda self, x: torch.cat([x, self.p], 1), 1, 4), (4,), ["joins a parameter"]),
+    "strided slice": (Lambda(lambda _, x: x[:, ::2]), (4,), ["every 2th place", "stride"]),
+    "one sample": (Lambda(lambda _, x: x[:1, :] + x.narrow(0, 0, 1)), (4,), ["samples", "dim=1"]),
     "lstm": (Lambda(lambda self, x: self.r(x)[0], r=nn.LSTM(4, 4)), (3, 4), ["r (LSTM)", "Conv2d"]),
     "conv transpose": (nn.ConvTranspose2d(1, 1, 3), (1, 5, 5), ["ConvTranspose2d"]),
     "dilation": (nn.Conv2d(1, 1, 3, dilation=2), (1, 9, 9), ["dilation", "dilation=1"]),
@@ -252,8 +323,8 @@ REFUSED = {
     "large window": (nn.MaxPool2d(17), (1, 17, 17), ["(17, 17)", "256"]),
     "uncounted padding": (nn.AvgPool2d(3, padding=1, count_include_pad=False), (1, 9, 9), ["count_include_pad"]),
     "divisor": (nn.AvgPool2d(3, divisor_override=2), (1, 9, 9), ["divisor"]),
-    "uneven grid": (nn.AdaptiveAvgPool2d(2), (1, 5, 4), ["(5, 4)", "(2, 2)"]),
-    "mean of channels": (Lambda(lambda _, x: x.mean(1)), (3, 4, 4), ["axes [1]", "(2, 3)"]),
+    "mean of ends": (Lambda(lambda _, x: x.mean((1, 3))), (3, 4, 4), ["axes [1, 3]", "(2, 3)"]),
+    "mean of samples": (Lambda(lambda _, x: x.mean()), (3, 4), ["axes [0, 1, 2]", "(2, 3)"]),
     "slope": (nn.LeakyReLU(-0.1), (4,), ["-0.1", "positive slope"]),
     "clip": (nn.Hardtanh(), (4,), ["(-1.0, 1.0)", "(0, 6)"]),
     "live statistics": (nn.BatchNorm2d(2, track_running_stats=False), (2, 3, 3), ["track_running_stats"]),

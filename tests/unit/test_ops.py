@@ -1,7 +1,8 @@
 """Every op against an independent formula, its own shapes, and its own gradient."""
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from strop.compiler.interp import Interpreter
 from strop.compiler.ir import Builder, Program, Role
 from strop.compiler.ops import register, spec, specs
 from strop.compiler.ops.base import Elementwise, OpSpec
+from strop.compiler.ops.normalize import STABLE
 from strop.compiler.schedules import Tiling
 from strop.compiler.verify import verify
 from strop.errors import LowerError
@@ -65,22 +67,26 @@ def max_pool_grad(dy: Tensor, index: Tensor, a: Attrs) -> Tensor:
     return dx
 
 
+def image_weight(w: Tensor) -> Tensor:
+    """A kernel without a height has a height of 1."""
+    return w.reshape(*w.shape[:2], 1, -1) if w.ndim == 3 else w
+
+
 def conv_dx(dy: Tensor, w: Tensor, a: Attrs) -> Tensor:
     x = torch.zeros(len(dy), w.shape[1] * a["groups"], *a["image"], dtype=dy.dtype)
-    return pull(lambda x: F.conv2d(x, w, **conv(a)), x, dy)
+    return pull(lambda x: F.conv2d(x, image_weight(w), **conv(a)), x, dy)
 
 
 def conv_dw(dy: Tensor, x: Tensor, a: Attrs) -> Tensor:
     w = torch.zeros(dy.shape[1], x.shape[1] // a["groups"], *a["kernel"], dtype=dy.dtype)
-    return pull(lambda w: F.conv2d(x, w, **conv(a)), w, dy)
+    return pull(lambda w: F.conv2d(x, image_weight(w), **conv(a)), w, dy)
 
 
 def conv_dw_pooled(dq: Tensor, index: Tensor, x: Tensor, a: Attrs) -> Tensor:
     """The weight gradient of the error that the pool's gradient spreads over the image."""
     names = ("kernel", "stride", "padding")
-    image = F.conv2d(x[:, :1], torch.zeros(1, 1, *a["kernel"], dtype=x.dtype), None, a["stride"], a["padding"]).shape[
-        2:
-    ]
+    kernel = image_weight(torch.zeros(1, 1, *a["kernel"], dtype=x.dtype))
+    image = F.conv2d(x[:, :1], kernel, None, a["stride"], a["padding"]).shape[2:]
     return conv_dw(max_pool_grad(dq, index, {"image": image, **{n: a[f"pool_{n}"] for n in names}}), x, a)
 
 
@@ -90,6 +96,73 @@ def avg_pool_grad(dy: Tensor, a: Attrs) -> Tensor:
 
 def norm(x: Tensor, gain: Tensor, offset: Tensor, mean: Tensor, inv_std: Tensor) -> Tensor:
     return F.batch_norm(x, mean, inv_std**-2, gain * inv_std.sign(), offset, eps=0)
+
+
+def normalize(x: Tensor, gain: Tensor, offset: Tensor, a: Attrs) -> Tensor:
+    """Layer or group normalisation."""
+    if "groups" in a:
+        return F.group_norm(x, a["groups"], gain, offset, a["eps"])
+    return F.layer_norm(x, gain.shape, gain, offset, a["eps"])
+
+
+def normalize_parts(x: Tensor, gain: Tensor, offset: Tensor, a: Attrs) -> list[Tensor]:
+    """The result, and the mean and the inverse deviation of each group."""
+    lead = (len(x), a["groups"]) if "groups" in a else x.shape[: x.ndim - a["trailing"]]
+    variance, mean = torch.var_mean(x.reshape(*lead, -1), -1, correction=0)
+    return [normalize(x, gain, offset, a), mean, (variance + a["eps"]).rsqrt()]
+
+
+def frozen(x: Tensor, gain: Tensor, mean: Tensor, inv_std: Tensor, a: Attrs) -> Tensor:
+    """What group_norm and layer_norm compute from given statistics, without offset."""
+    rows = (x.reshape(*mean.shape, -1) - mean[..., None]) * inv_std[..., None]
+    return rows.reshape(x.shape) * (gain.view(-1, *(1,) * (x.ndim - 2)) if "groups" in a else gain)
+
+
+def normalize_dx(dy: Tensor, x: Tensor, gain: Tensor, mean: Tensor, inv_std: Tensor, a: Attrs) -> list[Tensor]:
+    """PyTorch's own gradient, which takes the statistics from x, and the two means that go into it."""
+    g = frozen(dy, gain, torch.zeros_like(mean), torch.ones_like(mean), a).reshape(*mean.shape, -1)
+    centred = x.reshape(g.shape) - mean[..., None]
+    dx = pull(lambda x: normalize(x, gain, torch.zeros_like(gain), {"eps": STABLE, **a}), x, dy)
+    return [dx, g.mean(-1), (g * centred).mean(-1) * inv_std.square()]
+
+
+def normalize_dgain(dy: Tensor, x: Tensor, mean: Tensor, inv_std: Tensor, a: Attrs) -> Tensor:
+    shape = x.shape[1:2] if "groups" in a else x.shape[x.ndim - a["trailing"] :]
+    return pull(lambda gain: frozen(x, gain, mean, inv_std, a), torch.zeros(shape, dtype=x.dtype), dy)
+
+
+def normalize_doffset(dy: Tensor, a: Attrs) -> Tensor:
+    shape = dy.shape[1:2] if "groups" in a else dy.shape[dy.ndim - a["trailing"] :]
+    offset = torch.zeros(shape, dtype=dy.dtype)
+    return pull(lambda offset: normalize(dy, torch.ones_like(offset), offset, {"eps": 1, **a}), offset, dy)
+
+
+def row_softmax(x: Tensor) -> list[Tensor]:
+    return [x.softmax(-1), (x - x.amax(-1, keepdim=True)).exp()]
+
+
+def row_log_softmax(x: Tensor) -> list[Tensor]:
+    return [x.log_softmax(-1), (x - x.amax(-1, keepdim=True)).logsumexp(-1)]
+
+
+def adaptive_pool_grad(dy: Tensor, a: Attrs) -> Tensor:
+    x = torch.zeros(*dy.shape[:2], *a["image"], dtype=dy.dtype)
+    return pull(lambda x: F.adaptive_avg_pool2d(x, tuple(dy.shape[2:])), x, dy)
+
+
+def rows_of(x: Tensor, rows: int) -> Tensor:
+    return x.clamp(0, rows - 1).round().long()
+
+
+def embedding_grad(dy: Tensor, x: Tensor, a: Attrs) -> Tensor:
+    table = torch.zeros(a["rows"], dy.shape[-1], dtype=dy.dtype)
+    return pull(lambda table: F.embedding(rows_of(x, a["rows"]), table), table, dy)
+
+
+def slice_grad(dy: Tensor, a: Attrs) -> Tensor:
+    shape = (*dy.shape[: a["axis"]], a["size"], *dy.shape[a["axis"] + 1 :])
+    x = torch.zeros(shape, dtype=dy.dtype)
+    return pull(lambda x: x.narrow(a["axis"], a["start"], dy.shape[a["axis"]]), x, dy)
 
 
 def softmax_parts(z: Tensor, y: Tensor, a: Attrs) -> list[Tensor]:
@@ -124,10 +197,32 @@ def random_target(y: Tensor, a: Attrs) -> Tensor:
     return torch.where(signs > 0, high, low)[:, y.long()].T
 
 
-def sgd_step(w: Tensor, g: Tensor, a: Attrs, velocity: Tensor | None = None) -> list[Tensor]:
+def paced(update: Formula, results: Sequence[int]) -> Formula:
+    """An update whose rate may be an operand, and which leaves the variables, `results`, alone before the last phase.
+
+    update: (operands, lr, attributes) -> new variables.
+    """
+
+    def formula(*operands: Tensor, a: Attrs) -> list[Tensor]:
+        *inputs, phase = operands if "every" in a else (*operands, torch.tensor(1))
+        *inputs, lr = inputs if "lr" not in a else (*inputs, torch.tensor(a["lr"], dtype=torch.float64))
+        if phase.item() < a.get("every", 1):
+            return [inputs[i] for i in results]
+        new: list[Tensor] = update(*inputs, lr=lr.item(), a=a)
+        return new
+
+    return formula
+
+
+def counted(update: Formula) -> Formula:
+    """A count that stays before the last phase."""
+    return lambda c, phase=None, *, a: c if phase is not None and phase.item() < a["every"] else update(c, a)
+
+
+def sgd_step(w: Tensor, g: Tensor, lr: float, a: Attrs, velocity: Tensor | None = None) -> list[Tensor]:
     """One step of torch.optim.SGD from a given velocity."""
     w = torch.nn.Parameter(w.clone())
-    optimizer = torch.optim.SGD([w], a["lr"], momentum=a.get("momentum", 0), weight_decay=a["weight_decay"])
+    optimizer = torch.optim.SGD([w], lr, momentum=a.get("momentum", 0), weight_decay=a["weight_decay"])
     if velocity is not None:
         optimizer.state[w]["momentum_buffer"] = velocity = velocity.clone()
     w.grad = g.clone()
@@ -135,10 +230,104 @@ def sgd_step(w: Tensor, g: Tensor, a: Attrs, velocity: Tensor | None = None) -> 
     return [*([velocity] if velocity is not None else []), w.detach()]
 
 
-def adam_step(w: Tensor, m: Tensor, v: Tensor, c1: Tensor, c2: Tensor, g: Tensor, a: Attrs) -> list[Tensor]:
+def adam_step(w: Tensor, m: Tensor, v: Tensor, c1: Tensor, c2: Tensor, g: Tensor, lr: float, a: Attrs) -> list[Tensor]:
     g = g.add(w, alpha=a["weight_decay"])
     m, v = m.lerp(g, 1 - a["beta1"]), v.lerp(g.square(), 1 - a["beta2"])
-    return [m, v, w.addcdiv(m / c1, (v / c2).sqrt() + a["eps"], value=-a["lr"])]
+    return [m, v, w.addcdiv(m / c1, (v / c2).sqrt() + a["eps"], value=-lr)]
+
+
+def lion_step(w: Tensor, m: Tensor, g: Tensor, lr: float, a: Attrs) -> list[Tensor]:
+    ahead = m.lerp(g, 1 - a["beta1"]).sign()
+    return [w.mul(1 - lr * a["weight_decay"]).sub(ahead, alpha=lr), m.lerp(g, 1 - a["beta2"])]
+
+
+def scheduled(make: Callable[[torch.optim.Optimizer, Attrs], torch.optim.lr_scheduler.LRScheduler]) -> Formula:
+    """The rate that a scheduler of torch gives at a step, behind its LinearLR as warm-up."""
+
+    def formula(step: Tensor, a: Attrs) -> Tensor:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], a["lr"])
+        first = 1 / (a["warmup"] or 1)
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, first, total_iters=max(a["warmup"] - 1, 0))
+        both = [warm, make(optimizer, a)] if a["warmup"] else [make(optimizer, a)]
+        scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, both, [a["warmup"]][: len(both) - 1])
+        for _ in range(int(step)):
+            optimizer.step()
+            scheduler.step()
+        return torch.tensor([optimizer.param_groups[0]["lr"]], dtype=torch.float64)
+
+    return formula
+
+
+def decay(curve: Callable[[float], float]) -> Formula:
+    """A rate that falls along a curve, by torch's LambdaLR, and the share of time that is left."""
+
+    def passed(age: float, a: Attrs) -> float:
+        return min(max(age / (a["steps"] - a["warmup"]), 0), 1)
+
+    rates = scheduled(
+        lambda o, a: torch.optim.lr_scheduler.LambdaLR(
+            o, lambda age: a["final"] + (1 - a["final"]) * curve(passed(age, a))
+        )
+    )
+    return lambda step, a: [rates(step, a), step.new_tensor([1 - passed(step.item() - a["warmup"], a)])]
+
+
+def clipped_norm(g: Tensor, a: Attrs) -> Tensor:
+    """What torch's clip_grad_norm_ multiplies a gradient by."""
+    p = torch.nn.Parameter(torch.zeros_like(g))
+    p.grad = g.clone()
+    torch.nn.utils.clip_grad_norm_([p], a["limit"])
+    return (p.grad.flatten()[0] / g.flatten()[0])[None]
+
+
+def wrong_label(y: Tensor, seen: Tensor, a: Attrs) -> list[Tensor]:
+    """The other classes in order, counted on from the right one; one is drawn for each sample."""
+    first = {12345: 12345, 2**24 - 1: 2**24 - 1, -1: 0}[int(seen)]
+    wrong = []
+    for b, label in enumerate(y.tolist()):
+        share = float(generator.uniform(a["seed"], a["tensor"], first + b))
+        others = [(label + k) % a["classes"] for k in range(1, a["classes"])]
+        wrong.append(others[int(share * len(others))])
+    drawn = torch.tensor(wrong, dtype=torch.int32)
+    return [drawn, (drawn - y) % a["classes"]]
+
+
+def embed_label(x: Tensor, labels: Tensor | None = None, *, a: Attrs) -> Tensor:
+    if labels is None:
+        return torch.cat([torch.full((len(x), a["classes"]), 1 / a["classes"], dtype=x.dtype), x[:, a["classes"] :]], 1)
+    rows = x.repeat(len(labels) // len(x), 1)
+    return torch.cat([F.one_hot(labels.long(), a["classes"]), rows[:, a["classes"] :]], 1)
+
+
+def unit_rms(x: Tensor, a: Attrs) -> list[Tensor]:
+    scale = 1 / (x.norm(dim=1) / math.sqrt(x.shape[1]) + a["eps"])
+    return [x * scale[:, None], scale]
+
+
+def contrast(g: Tensor, activity: Tensor | None = None, *, a: Attrs) -> Tensor:
+    """Logistic loss: the first half is of class 1."""
+    positive = (torch.arange(len(g)) < len(g) // 2).to(g.dtype)
+    spread = 0 if activity is None else a["peer"] * (activity.mean() - activity).square().mean()
+    return (F.binary_cross_entropy_with_logits(g - a["threshold"], positive) + spread)[None]
+
+
+def peer_activity(y: Tensor, before: Tensor, a: Attrs) -> Tensor:
+    return torch.lerp(y[: len(y) // 2].mean(0), before, a["decay"])
+
+
+def peer_activity_grad(da: Tensor, a: Attrs) -> Tensor:
+    y = torch.zeros(a["rows"], len(da), dtype=da.dtype)
+    return pull(lambda y: peer_activity(y, torch.zeros_like(da), a), y, da)
+
+
+def modulate(x: Tensor, e: Tensor, a: Attrs) -> Tensor:
+    classes = e.shape[1]
+    rows = [
+        [float(generator.uniform(a["seed"], a["tensor"], i * classes + k)) for k in range(classes)]
+        for i in range(x[0].numel())
+    ]
+    matrix = (torch.tensor(rows, dtype=torch.float64) - 0.5) * (2 * a["scale"])
+    return x + a["strength"] * F.linear(e, matrix).view_as(x)
 
 
 FORMULAS: dict[str, Formula] = {
@@ -150,12 +339,24 @@ FORMULAS: dict[str, Formula] = {
     "bias_grad": lambda dy, a: pull(
         lambda b: b.view(1, -1, *(1,) * (dy.ndim - 2)).expand_as(dy), torch.zeros(dy.shape[1], dtype=dy.dtype), dy
     ),
-    "conv2d": lambda x, w, *b, a: F.conv2d(x, w, *b, **conv(a)),
+    "conv2d": lambda x, w, *b, a: F.conv2d(x, image_weight(w), *b, **conv(a)),
     "conv2d_dx": conv_dx,
     "conv2d_dw": conv_dw,
     "conv2d_dw_pooled": conv_dw_pooled,
     "reshape": lambda x, a: torch.reshape(x, a["shape"]),
     "add": lambda x, y, a: x + y,
+    "sub": lambda x, y, a: torch.sub(x, y),
+    "mul": lambda x, y, a: torch.mul(x, y),
+    "negative": lambda x, a: x.neg(),
+    "concat": lambda *parts, a: torch.cat(parts, a["axis"]),
+    "slice": lambda x, a: x.narrow(a["axis"], a["start"], a["size"]),
+    "slice_grad": slice_grad,
+    "embedding": lambda x, table, a: F.embedding(rows_of(x, len(table)), table),
+    "embedding_grad": embedding_grad,
+    "softmax": lambda x, a: row_softmax(x),
+    "softmax_grad": lambda dy, y, a: pull(lambda x: x.softmax(-1), y.log(), dy),
+    "log_softmax": lambda x, a: row_log_softmax(x),
+    "log_softmax_grad": lambda dy, y, a: aten._log_softmax_backward_data(dy, y, -1, y.dtype),
     "relu": lambda x, a: x.relu(),
     "relu_grad": lambda dy, y, a: pull(F.relu, y, dy),
     "leaky_relu": lambda x, a: F.leaky_relu(x, a["slope"]),
@@ -171,6 +372,12 @@ FORMULAS: dict[str, Formula] = {
     "max_pool2d_grad": max_pool_grad,
     "avg_pool2d": lambda x, a: F.avg_pool2d(x, *pool(a)),
     "avg_pool2d_grad": avg_pool_grad,
+    "adaptive_avg_pool2d": lambda x, a: F.adaptive_avg_pool2d(x, a["grid"]),
+    "adaptive_avg_pool2d_grad": adaptive_pool_grad,
+    "normalize": normalize_parts,
+    "normalize_dx": normalize_dx,
+    "normalize_dgain": normalize_dgain,
+    "normalize_doffset": normalize_doffset,
     "batch_norm": lambda x, gain, offset, mean, s, a: norm(x, gain, offset, mean, s),
     "batch_norm_dx": lambda dy, gain, s, a: pull(lambda x: norm(x, gain, gain, gain, s), dy, dy),
     "batch_norm_dgain": lambda dy, x, mean, s, a: pull(lambda gain: norm(x, gain, mean, mean, s), mean, dy),
@@ -184,14 +391,40 @@ FORMULAS: dict[str, Formula] = {
     "l1_grad": lambda z, t, a: a["strength"] * mean_gradient(distance, z, t),
     "random_target": random_target,
     "random_projection": lambda y, a: y @ projection(a["units"], y.shape[1], a).T * a["scale"],
-    "sgd": sgd_step,
-    "momentum": lambda w, v, g, a: sgd_step(w, g, a, v),
-    "adam": adam_step,
-    "bias_correction": lambda c, a: 1 - a["beta"] * (1 - c),
+    "sgd": paced(sgd_step, [0]),
+    "momentum": paced(lambda w, v, g, lr, a: sgd_step(w, g, lr, a, v), [1, 0]),
+    "adam": paced(adam_step, [1, 2, 0]),
+    "lion": paced(lion_step, [0, 1]),
+    "bias_correction": counted(lambda c, a: 1 - a["beta"] * (1 - c)),
+    "count": counted(lambda c, a: c + 1),
+    "constant_rate": scheduled(lambda o, a: torch.optim.lr_scheduler.ConstantLR(o, 1)),
+    "step_rate": scheduled(lambda o, a: torch.optim.lr_scheduler.StepLR(o, a["every"], a["factor"])),
+    "linear_rate": decay(lambda p: 1 - p),
+    "cosine_rate": decay(lambda p: (1 + math.cos(math.pi * p)) / 2),
+    "phase": lambda phase, a: torch.tensor({2: [1.0], 3: [3.0], 4: [1.0], 5: [1.0]}[a["every"]]),
+    "accumulate": lambda s, g, phase, a: s * (phase - 1) + g / a["every"],
+    "clip_value": lambda g, a: g.clamp(-a["limit"], a["limit"]),
+    "clip_factor": clipped_norm,
+    "scaled": lambda g, factor, a: factor * g,
+    "wrong_label": wrong_label,
+    "advance": lambda seen, a: torch.tensor([{1: 1.0, 2: 42.0, 3: 0.0, 4: 0.0}[a["by"]]], dtype=torch.float64),
+    "embed_label": embed_label,
+    "unit_rms": unit_rms,
+    "goodness": lambda y, a: a["scale"] * torch.linalg.vecdot(y, y),
+    "goodness_grad": lambda dg, y, a: pull(lambda y: a["scale"] * torch.linalg.vecdot(y, y), y, dg),
+    "contrast": contrast,
+    "contrast_grad": lambda g, a: pull(lambda g: contrast(g, a=a), g, torch.ones(1, dtype=g.dtype)),
+    "peer_activity": peer_activity,
+    "peer_activity_grad": peer_activity_grad,
+    "peer_grad": lambda m, a: pull(lambda m: a["peer"] * m.var(correction=0), m, m.new_ones(())),
+    "keep": lambda old, new, a: new,
+    "modulate": modulate,
+    "gap": lambda z, clean, moved, a: a["strength"] * (z * clean - z * moved).flatten(1).sum(1).mean()[None],
+    "gap_grad": lambda clean, moved, a: a["strength"] * torch.sub(clean, moved),
 }  # fmt: skip
 
 
-ROUNDED = {"cross_entropy_grad": 1e-7}
+ROUNDED = {"cross_entropy_grad": 1e-7, "softmax_grad": 1e-6, "log_softmax_grad": 1e-6, "normalize_dx": 2e-6}
 """Absolute tolerance where drawn inputs depend on each other, exactly in float32 only: `sum` is the sum of `exp`."""
 
 

@@ -1,13 +1,11 @@
-"""Learning rules against equations written by hand, and optimizers against torch.optim."""
+"""Learning rules against equations written by hand."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 from cases import NETWORKS, Array, Net, batches, compiled, mlp
-from torch import nn
 
 from strop.compiler import rng as generator
 from strop.compiler.interp import Interpreter
@@ -17,7 +15,7 @@ from strop.compiler.passes.simplify import simplify
 from strop.compiler.rules import Backprop, HeadOnly, TpSGD, rule_class, rules
 from strop.compiler.rules.base import Block, Rule, Task, layerwise
 from strop.compiler.verify import verify
-from strop.errors import RuleError, UsageError
+from strop.errors import RuleError
 
 LR = 0.5
 
@@ -250,54 +248,3 @@ def test_a_rule_of_ones_own_needs_no_registration() -> None:
     changes, x, _ = step(p, Shrink(), "cross_entropy")
     a = np.tanh(x @ weights(p)["l0.weight"].T + weights(p)["l0.bias"])
     np.testing.assert_allclose(changes["l0.bias"], -LR * (a * (1 - a * a))[0], rtol=1e-9)
-
-
-# --- optimizers --------------------------------------------------------------------------------------------------
-
-Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-PAIRS: dict[str, tuple[Optimizer, Make]] = {
-    "sgd": (SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
-    "decay": (SGD(lr=0.1, weight_decay=0.05), lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.05)),
-    "momentum": (
-        SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
-        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
-    ),
-    "adam": (Adam(lr=0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
-    "adam with decay": (
-        Adam(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.1),
-        lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
-    ),
-}
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("name", PAIRS)
-def test_twenty_steps_as_torch_optim(name: str, batch: int) -> None:
-    ours, make = PAIRS[name]
-    p = Backprop().apply(mlp(batch), "cross_entropy", ours)
-    interpreter = Interpreter(p)
-    params = {v.name: nn.Parameter(torch.tensor(p.initial[v.name], dtype=torch.float64)) for v in p.of(Role.PARAM)}
-    optimizer = make(list(params.values()))
-    for x, y in batches(p, 20):
-        hidden = torch.tanh(nn.functional.linear(torch.tensor(x).double(), params["l0.weight"], params["l0.bias"]))
-        output = nn.functional.linear(hidden, params["l2.weight"], params["l2.bias"])
-        loss = nn.functional.cross_entropy(output, torch.tensor(y).long())
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        assert interpreter.train_step(x, y) == pytest.approx(loss.item(), rel=1e-9)
-    for parameter, tensor in params.items():
-        np.testing.assert_allclose(interpreter.memory[parameter], tensor.detach().numpy(), rtol=1e-9, atol=1e-11)
-
-
-@pytest.mark.parametrize(
-    ("make", "word"),
-    [
-        (lambda: SGD(lr=0), "lr"), (lambda: SGD(lr=float("nan")), "lr"), (lambda: SGD(momentum=1.0), "momentum"),
-        (lambda: SGD(weight_decay=-0.1), "weight_decay"), (lambda: Adam(lr=-1), "lr"), (lambda: Adam(beta1=1), "beta1"),
-        (lambda: Adam(beta2=float("inf")), "beta2"), (lambda: Adam(eps=0), "eps"),
-    ],
-)  # fmt: skip
-def test_settings_outside_their_range_are_refused(make: Callable[[], Any], word: str) -> None:
-    with pytest.raises(UsageError, match=f"^{word} must"):
-        make()

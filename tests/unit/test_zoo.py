@@ -16,6 +16,7 @@ PARAMETER_BYTES = {
     "cnn-28x28": 54_440,
     "cnn-3x18x18": 131_048,
     "digits-cnn": 4 * (80 + 4_128 + 330),
+    "conv1d-har": 4 * (248 + 656 + 645),
 }
 
 PUBLISHED_COUNTS = {"resnet8": 78_666, "ds-cnn": 24_908, "fc-autoencoder": 269_992}

@@ -15,23 +15,18 @@ def handlers() -> dict[str, Handler]:
 
 
 LAYERS = (
-    "Linear, Conv2d, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, BatchNorm1d, "
-    "BatchNorm2d, Dropout, Flatten and reshape, and the sum of two branches"
+    "Linear, Conv1d, Conv2d, Embedding, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, Softmax, LogSoftmax, MaxPool1d, "
+    "MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, mean, BatchNorm1d, BatchNorm2d, LayerNorm, "
+    "GroupNorm, InstanceNorm, Dropout, Flatten and reshape, cat, stack, slices, chunk and split, and the sum, "
+    "difference and product of two branches"
 )
 """What capture reads, as told to the user."""
 
 INSTEAD = {
-    "softmax": "Remove it: the cross_entropy loss takes logits",
-    "log_softmax": "Remove it: the cross_entropy loss takes logits",
     "gelu": "Use ReLU or Tanh instead",
     "silu": "Use ReLU6 or Tanh instead",
     "elu": "Use LeakyReLU or Tanh instead",
     "hardswish": "Use ReLU6 instead",
-    "layer_norm": "Use BatchNorm1d instead",
-    "group_norm": "Use BatchNorm2d instead",
-    "conv1d": "Use Conv2d with a kernel of (1, k) on images of height 1 instead",
-    "max_pool1d": "Use MaxPool2d with a kernel of (1, k) on images of height 1 instead",
-    "avg_pool1d": "Use AvgPool2d with a kernel of (1, k) on images of height 1 instead",
     "pad": "Use the padding of Conv2d or of the pooling layer instead",
     "LSTM": "Use Conv2d over a window of samples instead",
     "GRU": "Use Conv2d over a window of samples instead",

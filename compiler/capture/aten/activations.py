@@ -1,12 +1,13 @@
-"""Activations, element by element."""
+"""Activations, element by element or row by row."""
 
 from functools import partial
 
+from strop.compiler.capture.aten.signals import follow
 from strop.compiler.capture.call import Call, Handler
 
 
 def _activation(kind: str, call: Call) -> str:
-    return call.emit(kind, [call.activation("self")])
+    return follow(call, kind, call.activation("self"))
 
 
 def _hardtanh(call: Call) -> str:
@@ -20,7 +21,15 @@ def _leaky_relu(call: Call) -> str:
     slope = float(call.args["negative_slope"])
     if not 0 < slope < float("inf"):
         raise call.refusal(f"has a slope of {slope}", do="Use a positive slope, or ReLU")
-    return call.emit("leaky_relu", [call.activation("self")], slope=slope)
+    return follow(call, "leaky_relu", call.activation("self"), slope=slope)
+
+
+def _softmax(kind: str, call: Call) -> str:
+    x = call.activation("self")
+    last = len(call.shape(x)) - 1
+    if call.args["dim"] not in (-1, last):
+        raise call.refusal(f"works along axis {call.args['dim']} of {call.shape(x)}", do="Use the last axis, dim=-1")
+    return follow(call, kind, x)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -30,4 +39,6 @@ HANDLERS: dict[str, Handler] = {
     "leaky_relu": _leaky_relu,
     "tanh": partial(_activation, "tanh"),
     "sigmoid": partial(_activation, "sigmoid"),
+    "softmax": partial(_softmax, "softmax"),
+    "log_softmax": partial(_softmax, "log_softmax"),
 }
