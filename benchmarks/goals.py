@@ -88,3 +88,10 @@ LAYER_GOALS = {
     ("depthwise 3x3 32, 16x16, padded", "input-gradient"): LayerGoal(3.5, 15.92),
 }
 """By (layer, step) of `strop profile layers`, on rv32imf. The peer's padded forward convolution goes through im2col."""
+
+CYCLE_GOALS = {
+    (layer, step): 0.65 if step == "forward" else 0.55
+    for layer in ("conv 3x3 8-16, 16x16, padded", "pointwise 32-64, 16x16")
+    for step in ("forward", "weight-gradient", "input-gradient")
+}
+"""Multiply-accumulates a cycle of convolutions that use an input for many outputs, on the core of `cycles.py`."""

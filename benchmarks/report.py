@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from goals import GOALS, LAYER_GOALS, M4F, MLPERF, RV32, SOFT
+from goals import CYCLE_GOALS, GOALS, LAYER_GOALS, M4F, MLPERF, RV32, SOFT
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -40,6 +40,7 @@ def markdown(results: Results, notes: str) -> str:
         "## Instructions a step, backprop\n", _instructions(results),
         "## Memory, backprop\n", MEMORY_TEXT, _memory(results),
         "## Single layers\n", LAYERS_TEXT, _layers(results),
+        "## Cycles on a single-issue core\n", CYCLES_TEXT, _cycles(results),
         "## Every rule and board\n", _everything(results),
         "## Beside PyTorch\n", PYTORCH_TEXT, _pytorch(results),
         "## Kernels\n", KERNELS_TEXT, _kernels(results),
@@ -54,6 +55,12 @@ MEMORY_TEXT = """The text on rv32imac includes the compiler's soft-float library
 LAYERS_TEXT = """Instructions a multiply-accumulate, each layer in a net of its own (`strop profile layers`). The
 weight gradient includes its SGD update. Taps that fall into the padding count as multiply-accumulates, here and for the
 peer; the bound leaves them out.
+"""
+
+CYCLES_TEXT = """Computed by `benchmarks/cycles.py` from the instructions that QEMU executes for a training step on
+`qemu-rv32imf`, for a core in order of the class of PULP's RI5CY with its FPU: every instruction takes one cycle, memory
+answers in one; an instruction that reads what the one before it loads waits one more; a taken branch and a jump take
+three. Cycles a multiply-accumulate, in parts, and their inverse.
 """
 
 PYTORCH_TEXT = """Bytes that one backprop step needs. PyTorch: parameters, gradients, and the tensors that autograd
@@ -128,6 +135,17 @@ def _layers(results: Results) -> str:
         least = f"{cost['bound'] / cost['macs']:.2f}"
         rows.append((cost["layer"], cost["step"], f"{each:.2f}", beside[0], least, beside[1], f"{other:.2f}"))
     return _table(("layer", "step", "rv32imf", "reach", "bound", "PULP-TrainLib", "Cortex-M4F"), rows, 2)
+
+
+def _cycles(results: Results) -> str:
+    rows = []
+    for cost in results["cycles"]:
+        parts = (f"{cost[name] / cost['macs']:.2f}" for name in ("instructions", "stalls", "taken", "cycles"))
+        goal = CYCLE_GOALS.get((cost["layer"], cost["step"]))
+        met = "" if goal is None else f"{goal:.2f} {'✓' if cost['macs_per_cycle'] >= goal else '✗'}"
+        rows.append((cost["layer"], cost["step"], *parts, f"{cost['macs_per_cycle']:.2f}", met))
+    heads = ("layer", "step", "instructions", "behind loads", "branches", "cycles", "MAC a cycle", "reach")
+    return _table(heads, rows, 2)
 
 
 def _same(one: Row, other: Row) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytorch
 import torch
+from cycles import layer_cycles
 from goals import GOALS, M4F, MLPERF, RV32, SOFT
 from measure import Case, empty_cache, row
 from report import draw, markdown
@@ -51,7 +52,8 @@ def measure(terminal: Terminal) -> dict[str, Any]:
             for board in (RV32, M4F)
             for cost in layer_costs(board, partial(connect, profile=True), meter.advance)
         ]
-    return {"versions": _versions(), "rows": rows, "layers": layers, "pytorch": others}
+    cycles = [cost.to_json() for cost in layer_cycles()]
+    return {"versions": _versions(), "rows": rows, "layers": layers, "cycles": cycles, "pytorch": others}
 
 
 def _rows(group: list[Case], meter: Meter) -> list[dict[str, Any]]:

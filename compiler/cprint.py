@@ -33,6 +33,7 @@ class Printer:
         self.buffers: dict[Any, str] = {}
         self.scalars: set[str] = set()
         self.vars: dict[Any, str] = {}
+        self.holding: frozenset[str] = frozenset()
         self.taken = set(reserved)
         self.lines: list[str] = []
         self.depth = 1
@@ -64,27 +65,57 @@ class Printer:
                 self._guarded(condition, parts)
 
     def _guard(self, node: Any) -> str | None:
-        """The condition of `sum = sum +- (condition ? term : 0)`, which is `if (condition) sum = sum +- term`."""
-        value: Any = getattr(node, "value", None)
-        if (
-            type(node).__name__ != "BufferStore"
-            or type(value).__name__ not in ("Add", "Sub")
-            or not _is_choice(value.b)
-        ):
+        """The condition of `sum = sum +- (condition ? term : 0)`, which is `if (condition) sum = sum +- term`.
+
+        Without what the loops around it make sure of; empty where nothing is left.
+        """
+        choice = self._choice_added(node)
+        if choice is None:
             return None
-        condition, _, otherwise = value.b.args
-        same = type(value.a).__name__ == "TensorLoad" and self.expression(value.a) == self._target(node)
-        return self.expression(condition) if same and _is_zero(otherwise) else None
+        return " && ".join(text for text in self._parts(choice) if text not in self.holding)
+
+    def _parts(self, choice: Any) -> dict[str, Any]:
+        """What must hold for a choice to take its first side, by its C."""
+        return {self.expression(part, BINARY["And"][1] + 1): part for part in _conjuncts(choice.args[0])}
+
+    def _conditions(self, node: Any) -> dict[str, Any]:
+        """The conditions under which a statement does anything, if all it does is to add guarded terms."""
+        kind = type(node).__name__
+        if kind == "SeqStmt":
+            common = self._conditions(node.seq[0])
+            for part in node.seq[1:] if common else ():
+                other = self._conditions(part) if common else {}
+                common = {text: condition for text, condition in common.items() if text in other}
+            return common
+        if kind == "For":
+            self.bounds.loop(node)
+            self.vars.setdefault(node.loop_var, "")
+            inner = self._conditions(node.body)
+            return {text: part for text, part in inner.items() if not self.bounds.depends(part, node.loop_var)}
+        choice = self._choice_added(node)
+        return self._parts(choice) if choice is not None else {}
+
+    def _choice_added(self, node: Any) -> Any | None:
+        """The choice between a term and 0 that a store adds to what it overwrites."""
+        value: Any = getattr(node, "value", None)
+        if type(node).__name__ != "BufferStore" or type(value).__name__ not in ("Add", "Sub"):
+            return None
+        if not _is_choice(value.b) or not _is_zero(value.b.args[2]) or type(value.a).__name__ != "TensorLoad":
+            return None
+        return value.b if self.expression(value.a) == self._target(node) else None
 
     def _guarded(self, condition: str, parts: Iterable[Any]) -> None:
-        self._line(f"if ({condition}) {{")
-        self.depth += 1
+        """Additions whose guards are this condition."""
+        if condition:
+            self._line(f"if ({condition}) {{")
+            self.depth += 1
         for part in parts:
             left, term = part.value.a, part.value.b.args[1]
             value = left + term if type(part.value).__name__ == "Add" else left - term
             self._line(f"{self._target(part)} = {self.expression(value)};")
-        self.depth -= 1
-        self._line("}")
+        if condition:
+            self.depth -= 1
+            self._line("}")
 
     def _target(self, node: Any) -> str:
         return self._element(node.buffer, node.indices)
@@ -116,10 +147,14 @@ class Printer:
         self._line(f"const {_ctype(node.value.ty.dtype)} {name} = {self.expression(node.value)};")
 
     def _For(self, node: Any) -> None:
+        """A loop over the turns in which its body does something."""
         self.bounds.loop(node)
-        var, first = self._variable(node.loop_var), self.expression(node.min)
-        last = self.expression(node.min + node.extent) if first != "0" else self.expression(node.extent)
-        self._block(f"for (int {var} = {first}; {var} < {last}; ++{var})", node.body)
+        var, around = self._variable(node.loop_var), self.holding
+        first, end, met = self.bounds.within(node, self._conditions(node.body))
+        limit = self.expression(end, BINARY["LT"][1] + 1)
+        self.holding |= met
+        self._block(f"for (int {var} = {self.expression(first)}; {var} < {limit}; ++{var})", node.body)
+        self.holding = around
 
     def _IfThenElse(self, node: Any) -> None:
         self._block(f"if ({self.expression(node.condition)})", node.then_case)
@@ -207,8 +242,14 @@ class Printer:
         return self._choice(node.condition, node.true_value, node.false_value)
 
     def _xMax(self, node: Any) -> str:
+        return self._preferred(">", node)
+
+    def _xMin(self, node: Any) -> str:
+        return self._preferred("<", node)
+
+    def _preferred(self, comparison: str, node: Any) -> str:
         a, b = self.expression(node.a, BINARY["LT"][1] + 1), self.expression(node.b, BINARY["LT"][1] + 1)
-        return f"({a} > {b} ? {a} : {b})"
+        return f"({a} {comparison} {b} ? {a} : {b})"
 
     def _choice(self, condition: Any, then: Any, otherwise: Any) -> str:
         return f"({self.expression(condition)} ? {self.expression(then)} : {self.expression(otherwise)})"
@@ -239,6 +280,13 @@ def literal(value: float) -> str:
     plain = value == 0 or 1e-4 <= abs(value) < 1e7
     form = np.format_float_positional if plain else np.format_float_scientific
     return f"{form(np.float32(value), trim='0')}f"
+
+
+def _conjuncts(condition: Any) -> list[Any]:
+    """The parts of a condition that must all hold."""
+    if type(condition).__name__ != "And":
+        return [condition]
+    return [*_conjuncts(condition.a), *_conjuncts(condition.b)]
 
 
 def _is_choice(node: Any) -> bool:

@@ -9,6 +9,7 @@ from tvm import s_tir, sym, te, tirx
 
 from strop.compiler.cprint import Printer
 from strop.compiler.dtypes import DTYPES, DType
+from strop.compiler.ir import TensorType
 from strop.compiler.kernels import Kernel, KernelSpec, Parameter, operand_names, overwritten, result_order
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import Hints
@@ -90,6 +91,27 @@ class Expressions:
         self.stages[value.op] = Stage(name, tuple(shape), True, results, self.hints, self._reads(value))
         return value, label
 
+    def scatter(
+        self, variable: TensorType, inputs: Sequence[Any], place: Callable[..., Any], element: Callable[..., Any],
+        name: str,
+    ) -> Any:
+        """Loops written out: an expression has no way to name the element it defines, so nothing here is scheduled."""
+        name, dtype = self._fresh(name), variable.dtype.name
+        reads = [tirx.decl_buffer(t.shape, t.dtype, t.op.name) for t in inputs]
+        target = tirx.decl_buffer(variable.shape, dtype, name)
+
+        def row(r: Any) -> Any:
+            at = place(reads, r)
+            write = _nest(
+                variable.shape[1:], lambda *i: tirx.BufferStore(target, element(reads, r, *i), [at, *i])
+            )
+            return tirx.IfThenElse(tirx.all(at >= 0, at < variable.shape[0]), write, None)
+
+        body = _nest([int(inputs[0].shape[0])], row, "r")
+        return te.extern(
+            [variable.shape], list(inputs), lambda *_: body, name, [dtype], in_buffers=reads, out_buffers=[target]
+        )  # fmt: skip
+
     def where(self, condition: Any, then: Any, otherwise: Any) -> Any:
         """Evaluates the chosen side only."""
         return tirx.if_then_else(condition, then, otherwise)
@@ -104,8 +126,15 @@ class Expressions:
 
     def sign_hash(self, seed: int, tensor: int, index: Any) -> Any:
         """The generator of runtime/rng.h."""
+        return self._hash("sign", seed, tensor, index)
+
+    def uniform_hash(self, seed: int, tensor: int, index: Any) -> Any:
+        """The same generator."""
+        return self._hash("uniform", seed, tensor, index)
+
+    def _hash(self, what: str, seed: int, tensor: int, index: Any) -> Any:
         keys = (tirx.const(seed, "uint32"), tirx.const(tensor, "uint32"))
-        return tirx.call_pure_extern("float32", "strop_rng_sign", *keys, tirx.Cast("uint32", index))
+        return tirx.call_pure_extern("float32", f"strop_rng_{what}", *keys, tirx.Cast("uint32", index))
 
     def const(self, value: float) -> Any:
         """A float32 constant."""
@@ -114,6 +143,15 @@ class Expressions:
     def cast(self, expr: Any, dtype: DType) -> Any:
         """Convert."""
         return tirx.Cast(dtype.name, expr)
+
+
+def _nest(shape: Sequence[int], body: Callable[..., Any], stem: str = "i") -> Any:
+    """Loops over a shape, outermost first, around the statement body(*index)."""
+    index = [tirx.Var(f"{stem}{n}", "int32") for n in range(len(shape))]
+    statement = body(*index)
+    for var, extent in reversed(list(zip(index, shape, strict=True))):
+        statement = tirx.For(var, 0, extent, tirx.ForKind.SERIAL, statement)
+    return statement
 
 
 def _larger(a: Any, b: Any) -> Any:
@@ -156,7 +194,7 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
         made = spec(kind).expression(language, [env[i] for i in sources], types, dict(attrs))
         env.update(zip(outputs, made, strict=True))
     results = [env[i] for i in result_order(kernel)]
-    for tensor in results:
+    for tensor in (tensor for tensor in results if tensor.op in language.stages):
         stage = language.stages[tensor.op]
         marked = tuple(old or i == tensor.value_index for i, old in enumerate(stage.results))
         language.stages[tensor.op] = replace(stage, results=marked)
@@ -179,7 +217,7 @@ def _print(kernel: KernelSpec, function: Any, replaced: Mapping[int, int]) -> Ke
 
 
 class Bounds:
-    """What the printer asks about indices: C's / and % round to zero, the expressions' to minus infinity."""
+    """What the printer asks about indices and loops: C's / and % round to zero, the expressions' to minus infinity."""
 
     def __init__(self) -> None:
         self.analyzer = sym.Analyzer()
@@ -191,3 +229,32 @@ class Bounds:
     def not_negative(self, node: Any) -> bool:
         """Whether the expression is certainly at least 0, where both roundings agree."""
         return int(self.analyzer.const_int_bound(node).min_value) >= 0
+
+    def depends(self, node: Any, var: Any) -> bool:
+        """Whether a variable occurs in an expression."""
+        return any(var.same_as(other) for other in tirx.analysis.undefined_vars(node))
+
+    def within(self, loop: Any, conditions: Mapping[str, Any]) -> tuple[Any, Any, frozenset[str]]:
+        """(first, end) of the turns of a loop in which conditions hold, as far as they bound it, and the keys of those.
+
+        A condition bounds a loop if it is linear in the loop's variable, with a factor of 1 or -1.
+        """
+        first, end, met = loop.min, loop.min + loop.extent, set()
+        for key, condition in conditions.items():
+            slope, rest = _linear(condition, loop.loop_var)
+            if slope == 1:
+                first = tirx.max(first, -rest)
+            elif slope == -1:
+                end = tirx.min(end, rest + 1)
+            if slope in (1, -1):
+                met.add(key)
+        return self.analyzer.simplify(first), self.analyzer.simplify(end), frozenset(met)
+
+
+def _linear(condition: Any, var: Any) -> tuple[int, Any]:
+    """(a, b) of a comparison that says a * var + b >= 0; a is 0 if it says no such thing."""
+    kind = type(condition).__name__
+    if kind not in ("LT", "LE") or not str(condition.a.ty.dtype).startswith("int"):
+        return 0, None
+    slope, *rest = sym.detect_linear_equation(condition.b - condition.a - (kind == "LT"), [var]) or (0, 0)
+    return int(slope), *rest

@@ -20,8 +20,8 @@ class Tiling:
 
     accumulators: floats kept in registers at once.  unroll: copies of an innermost loop.  rows: rows of a weight that a
     matrix-vector product walks side by side, each with an address register unless all lie within `reach` bytes of one.
-    depth: copies of its inner loop.  band: columns of a weight updated side by side, each with its input in a register.
-    turn: rows of the band in each turn of the loop.
+    depth: copies of its inner loop at that many rows, and of the loop of a single sum.  band: columns of a weight
+    updated side by side, each with its input in a register.  turn: rows of the band in each turn of the loop.
     """
 
     accumulators: int = 8
@@ -153,7 +153,7 @@ def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling:
     block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
     copies = _registers(sch, block, gradient[0])
     (batch, columns), (rows,) = _loops(sch, block)
-    width = tiling.accumulators // 2  # a column holds a sum and a scaled input
+    width = max(1, tiling.accumulators * 3 // 5)  # a column holds a sum and a scaled input; few operands wait beside
     band, inner = sch.split(columns, [None, divisor(_extent(sch, columns), width)])
     sch.reorder(batch, band, rows, inner)
     other_band, other_rows, other_inner = _bands(sch, writer, width)
@@ -198,17 +198,29 @@ def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tili
     block = sch.get_sblock(anchor.name)
     copies = _registers(sch, block, anchor)
     spatial, reduce = _loops(sch, block)
-    reduce, depth = _unrolled_tail(sch, reduce, tiling.depth if anchor.hints.dot else tiling.unroll)
-    room = tiling.rows_of(depth * _extent(sch, reduce[0])) if anchor.hints.dot else tiling.accumulators
-    outer, tile = _split_tile(sch, spatial, anchor, room, depth)
+    slides = anchor.hints.slides and _extent(sch, reduce[-1]) > 1
+    room, turns = tiling.accumulators, tiling.unroll if anchor.hints.tile else tiling.depth
+    if anchor.hints.dot:
+        room = tiling.rows_of(_extent(sch, reduce[-1]))
+        turns = max(1, tiling.depth * tiling.rows // room)  # more rows, fewer copies: the code stays as long
+    reduce, depth = _unrolled_tail(sch, reduce, turns)
+    outer, tile = _split_tile(sch, spatial, anchor.hints.tile, room, depth, slides=slides)
     sch.reorder(*outer, *reduce, *tile)
     for loop in tile:
         sch.unroll(loop)
+    for loop in (outer[-1], *(reduce[-2:-1] if depth > 1 else ())):
+        _part(sch, loop)
     for stage in [*copies, *followers]:
         _follow(sch, stage, outer[-1], len(outer), prod(_extent(sch, loop) for loop in tile))
     init = sch.decompose_reduction(block, reduce[0])
     for loop in sch.get_loops(init)[len(outer) :]:
         sch.unroll(loop)
+
+
+def _part(sch: Any, loop: Any) -> None:
+    """Give the first and the last turns code of their own where they have conditions that hold in all others."""
+    if _extent(sch, loop) > 1:
+        sch.annotate(loop, "pragma_loop_partition_hint", True)
 
 
 def _registers(sch: Any, block: Any, stage: Stage) -> list[Stage]:
@@ -255,12 +267,12 @@ REDUCTION_AXIS = 2
 
 
 def _split_tile(
-    sch: Any, spatial: list[Any], stage: Stage, accumulators: int, depth: int
+    sch: Any, spatial: list[Any], axes: Sequence[int], accumulators: int, depth: int, *, slides: bool
 ) -> tuple[list[Any], list[Any]]:
     """Split the tiled axes; returns outer loops and the tile's loops."""
-    outer, tile, axes = list(spatial), [], stage.hints.tile
+    outer, tile = list(spatial), []
     extents = [_extent(sch, spatial[axis]) for axis in axes]
-    factors = tile_factors(extents, accumulators, depth, slides=stage.hints.slides)
+    factors = tile_factors(extents, accumulators, depth, slides=slides)
     for axis, factor in zip(axes, factors, strict=True):
         if factor > 1:
             outer[axis], inner = sch.split(spatial[axis], [None, factor])
@@ -290,7 +302,9 @@ def _divisors(extent: int) -> list[int]:
 
 
 def _unrolled_tail(sch: Any, reduce: list[Any], limit: int) -> tuple[list[Any], int]:
-    """Unroll the innermost reduction loop: in full when it is short, by a divisor otherwise; returns the factor too."""
+    """Unroll the innermost reduction loop of more than one turn, in full or by a divisor; returns the factor too."""
+    while len(reduce) > 1 and _extent(sch, reduce[-1]) == 1:
+        reduce = reduce[:-1]
     *outer, last = reduce
     factor = divisor(_extent(sch, last), limit)
     if factor == 1:

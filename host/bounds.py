@@ -25,7 +25,7 @@ import numpy as np
 
 from strop.compiler.dtypes import DType
 from strop.compiler.ir import Op, Program
-from strop.compiler.kernels import needs_code
+from strop.compiler.kernels import kernel_runs
 from strop.compiler.ops import spec
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ OPERATIONS = {
 def bounds(bundle: "Bundle") -> list[float | None]:
     """The bound of each kernel of the train step, in order of execution; None where the core has no fma."""
     program = bundle.program
-    ops = filter(needs_code, program.train_step)
-    return [bound(program, op) if bundle.board.core.fma and not bundle.board.is_host else None for op in ops]
+    counted = bundle.board.core.fma and not bundle.board.is_host
+    return [times * bound(program, op) if counted else None for op, times in kernel_runs(program.train_step)]
 
 
 def bound(program: Program, op: Op) -> float:
@@ -66,7 +66,7 @@ def _loads_a_product(program: Program, part: Op) -> float:
     if not part.kind.startswith("conv2d") or part.attrs["groups"] != 1:
         return LOADS
     kernel = part.attrs.get("kernel") or program.values[part.inputs[1]].shape[2:]
-    return SLIDING_LOADS if (kernel[1], part.attrs["stride"][1]) == (3, 1) else LOADS  # type: ignore[index]
+    return SLIDING_LOADS if (kernel[-1], part.attrs["stride"][1]) == (3, 1) else LOADS  # type: ignore[index]
 
 
 def _binary(name: str, *, swapped: bool = False) -> Any:
@@ -185,6 +185,10 @@ class Counting:
     def sign_hash(self, seed: int, tensor: int, index: Any) -> Term:
         """A call too."""
         return Term("call", (_term(index),), (seed, tensor))
+
+    def uniform_hash(self, seed: int, tensor: int, index: Any) -> Term:
+        """A call too."""
+        return Term("call", (_term(index),), (seed, tensor, "uniform"))
 
     def const(self, value: float) -> Term:
         """A register."""

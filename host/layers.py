@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from strop.compiler.ir import Op
-from strop.compiler.kernels import needs_code
+from strop.compiler.kernels import kernel_runs
 from strop.host.bounds import bounds
 from strop.host.profile import kernel_sums
 
@@ -82,7 +82,7 @@ def layer_costs(
     """
     costs: dict[tuple[str, str], LayerCost] = {}
     for layer, front in nets():
-        bundle = _bundle(layer, front, board)
+        bundle = layer_bundle(layer, front, board)
         for cost in _measured(layer, bundle, open_device(bundle)):
             costs.setdefault((cost.layer, cost.step), cost)
         on_net()
@@ -94,7 +94,8 @@ def nets() -> list[tuple[Layer, bool]]:
     return [(layer, front) for layer in LAYERS for front in (False, True)]
 
 
-def _bundle(layer: Layer, front: bool, board: "Board | str") -> "Bundle":
+def layer_bundle(layer: Layer, front: bool, board: "Board | str") -> "Bundle":
+    """Compile a layer, perhaps with another in front of it; its loss is over the flattened output."""
     import torch
     from torch import nn
 
@@ -119,12 +120,12 @@ def _measured(layer: Layer, bundle: "Bundle", device: "Device") -> list[LayerCos
     """The costs of the layer's kernels in a net."""
     with device:
         sums = kernel_sums(device, *_samples(bundle))
-    ops = list(filter(needs_code, bundle.program.train_step))
+    ops = [op for op, _ in kernel_runs(bundle.program.train_step)]
     rows = zip(ops, bundle.manifest["kernels"], sums, bounds(bundle), strict=True)
     return [
         LayerCost(layer.name, step, total / STEPS / row["macs"], total / STEPS, row["macs"], least)
         for op, row, total, least in rows
-        if row["macs"] and _is_last_layer(bundle, row["layer"]) and (step := step_of(op))
+        if row["macs"] and is_last_layer(bundle, row["layer"]) and (step := step_of(op))
     ]
 
 
@@ -134,8 +135,9 @@ def _samples(bundle: "Bundle") -> tuple[Any, Any]:
     return x, np.zeros(STEPS, np.int32)
 
 
-def _is_last_layer(bundle: "Bundle", layer: str) -> bool:
-    return layer == max(str(row["layer"]) for row in bundle.manifest["kernels"])
+def is_last_layer(bundle: "Bundle", layer: str) -> bool:
+    """Whether a kernel's layer is the one that a net of `nets` was made for."""
+    return layer == max(str(row["layer"]) for row in bundle.manifest["kernels"] if row["macs"])
 
 
 def step_of(op: Op) -> str:

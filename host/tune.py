@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from strop.compiler.emit import Emitter
 from strop.compiler.ir import Op, digest
-from strop.compiler.kernels import Kernel, KernelSpec, kernel_spec, lower, lowered, needs_code
+from strop.compiler.kernels import Kernel, KernelSpec, kernel_runs, kernel_spec, lower, lowered
 from strop.compiler.passes.tuned import Entry, Schedules, schedule_key, tuned
 from strop.compiler.schedules import Tiling
 from strop.errors import LowerError, ToolchainError, UsageError
@@ -225,7 +225,7 @@ class Bench:
 
     @cached_property
     def _calls(self) -> list[Op]:
-        return [op for op in self.bundle.program.train_step if needs_code(op)]
+        return [op for op, _ in kernel_runs(self.bundle.program.train_step)]
 
     def _spec(self, op: Op) -> KernelSpec:
         return kernel_spec(self.bundle.program, op, self.default)

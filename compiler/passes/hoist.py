@@ -16,13 +16,18 @@ def hoist(program: Program) -> Program:
     if program.batch != 1:
         return program
     reads = Counter(name for op in program.train_step for name in op.inputs)
-    products = {op.outputs[0]: op for op in program.train_step if op.kind == "dense_dw" and reads[op.outputs[0]] == 1}
+    products = {op.outputs[0]: op for op in program.train_step if _rank_one(program, op) and reads[op.outputs[0]] == 1}
     scales = {
         op.inputs[1]: op.attrs["lr"]
         for op in program.train_step
         if op.kind == "sgd" and op.inputs[1] in products and "lr" in op.attrs and not op.attrs["weight_decay"]
     }
     return program.with_(train_step=tuple(_hoisted(op, scales) for op in program.train_step))
+
+
+def _rank_one(program: Program, op: Op) -> bool:
+    """Whether the op is the outer product of two rows; of more rows, each would be multiplied by the rate."""
+    return op.kind == "dense_dw" and program.values[op.inputs[0]].shape[0] == 1
 
 
 def _hoisted(op: Op, scales: Mapping[str, Attr]) -> Op:

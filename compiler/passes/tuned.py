@@ -100,6 +100,8 @@ def tuned(program: Program, default: Tiling, table: Mapping[str, Tiling]) -> Pro
     """
 
     def scheduled(op: Op) -> Op:
+        if op.kind == "scan":
+            return replace(op, body=tuple(map(scheduled, op.body)))
         if not needs_code(op):
             return op
         kernel = kernel_spec(program, op, default)

@@ -6,7 +6,7 @@ ISA = Isa(
     name="cortex-m4f",
     arch="thumb",
     fma=True,
-    tiling={"accumulators": 24},
+    tiling={"accumulators": 20, "rows": 4, "depth": 16},
     startup="startup_cortex_m.S",
     flags={
         # zig's cortex_m4 is the core without FPU, whatever the ABI says
