@@ -21,7 +21,8 @@ class Tiling:
     accumulators: floats kept in registers at once.  unroll: copies of an innermost loop.  rows: rows of a weight that a
     matrix-vector product walks side by side, each with an address register unless all lie within `reach` bytes of one.
     depth: copies of its inner loop at that many rows, and of the loop of a single sum.  band: columns of a weight
-    updated side by side, each with its input in a register.  turn: rows of the band in each turn of the loop.
+    updated side by side, each with its input in a register; 0 walks whole rows, as a core with vectors prefers.  turn:
+    rows of the band in each turn of the loop.
     """
 
     accumulators: int = 8
@@ -76,7 +77,7 @@ def arrange(sch: Any, stages: Sequence[Stage], tiling: Tiling, *, outer: bool = 
     for anchor, *followers in nests:
         if anchor.reduces:
             _reduction(sch, anchor, followers, tiling)
-        elif outer:
+        elif outer and tiling.band:
             _columns(sch, anchor, followers, tiling)
         else:
             _map(sch, anchor, followers, tiling)

@@ -16,7 +16,7 @@ from strop.compiler.kernels import KernelSpec, kernel_spec, lowered, needs_code
 from strop.compiler.schedules import Tiling
 from strop.errors import LowerError, UsageError
 
-Count = Annotated[int, Field(ge=1, le=1024)]
+Count = Annotated[int, Field(ge=1, le=8192)]
 STREAM = ("seed", "tensor")
 """Integer attributes that bear on no loop: the keys of a random stream."""
 

@@ -6,6 +6,7 @@ ISA = Isa(
     name="host",
     arch="host",
     fma=True,
+    tiling={"accumulators": 16, "unroll": 1, "band": 0},
     flags={
         "zig": ("-mcpu=native",),
         "gcc": ("-march=native",),
