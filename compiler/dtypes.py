@@ -32,6 +32,7 @@ class DType:
 
 FLOAT32 = DType("float32", "float", 32, "float32", np.float32)
 INT32 = DType("int32", "int32_t", 32, "int32", np.int32)
+INT8 = DType("int8", "int8_t", 8, "int32", np.int8)
 UINT8 = DType("uint8", "uint8_t", 8, "int32", np.uint8)
 
-DTYPES = {row.name: row for row in (FLOAT32, INT32, UINT8)}
+DTYPES = {row.name: row for row in (FLOAT32, INT32, INT8, UINT8)}

@@ -10,18 +10,20 @@ from importlib.metadata import version
 from re import sub
 
 from strop.compiler.cprint import literal
-from strop.compiler.ir import Op, Program, Role, Value
-from strop.compiler.kernels import Kernel, macs, needs_code, operands
+from strop.compiler.dtypes import DTYPES
+from strop.compiler.ir import Op, Program, Role, Row, Value
+from strop.compiler.kernels import Kernel, kernel_runs, macs, needs_code, operands
+from strop.compiler.liveness import offsets
 from strop.compiler.plan import Plan
 
 STRUCTS = {Role.PARAM: "params", Role.STATE: "state", Role.CONST: "consts"}
-MEMBERS = {"float32": "f32", "int32": "i32", "uint8": "u8"}
-STROP_DTYPES = {"float32": "STROP_F32", "int32": "STROP_I32", "uint8": "STROP_U8"}
+MEMBERS = {"float32": "f32", "int32": "i32", "int8": "i8", "uint8": "u8"}
+STROP_DTYPES = {"float32": "STROP_F32", "int32": "STROP_I32", "int8": "STROP_I8", "uint8": "STROP_U8"}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call of a function. name: of the C function.  macs: multiply-accumulates."""
+    """One kernel call of a function. name: of the C function.  macs: multiply-accumulates, in all turns of a scan."""
 
     name: str
     op: Op
@@ -46,10 +48,10 @@ def naming(program: Program, kernels: Mapping[Op, Kernel]) -> Naming:
     calls: dict[str, tuple[Call, ...]] = {}
     for function, ops in program.functions().items():
         row = []
-        for op in filter(needs_code, ops):
+        for op, times in kernel_runs(ops):
             kernel = kernels[op]
             names.setdefault(kernel, _free(_kernel_name(op), {*names.values(), *values.values()} | RESERVED))
-            row.append(Call(names[kernel], op, macs(program, op)))
+            row.append(Call(names[kernel], op, times * macs(program, op)))
         calls[function] = tuple(row)
     return Naming(values, names, calls)
 
@@ -58,6 +60,7 @@ RESERVED = frozenset(
     [
         "x",
         "y",
+        "t",
         "out",
         "arena",
         "main",
@@ -147,6 +150,7 @@ class Emitter:
     def __init__(self, program: Program, plan: Plan, kernels: Mapping[Op, Kernel]) -> None:
         self.program, self.plan, self.kernels = program, plan, kernels
         self.names = naming(program, kernels)
+        self.offsets = {name: offsets(program, ops) for name, ops in program.functions().items()}
         self.x, self.y = program.only(Role.INPUT), next(iter(program.of(Role.LABEL)), None)
         self.out = program.values[program.output]
 
@@ -198,7 +202,7 @@ class Emitter:
 
     def _struct(self, role: Role) -> str:
         """The struct that holds all values of a role, in the order of the plan's addresses."""
-        what = {Role.PARAM: "Trainable parameters", Role.STATE: "State of the optimizer and of local heads", Role.CONST: "Frozen values"}[role]
+        what = {Role.PARAM: "Trainable parameters", Role.STATE: "State of the optimizer, of local heads, and what is remembered of samples", Role.CONST: "Frozen values"}[role]
         name = f"strop_model_{STRUCTS[role]}"
         members = [
             f"    {v.dtype.c} {self.names.values[v.name]}[{v.type.size}]; /* {v.name} {_dims(v)} */"
@@ -253,7 +257,7 @@ class Emitter:
     def _arena(self) -> str:
         size = max(self.plan.sizes["arena"], 4)
         members = "".join(
-            f" {c} {m}[{size // b}];" for m, c, b in (("f32", "float", 4), ("i32", "int32_t", 4), ("u8", "uint8_t", 1))
+            f" {row.c} {MEMBERS[name]}[{size // row.bytes}];" for name, row in DTYPES.items() if name in MEMBERS
         )
         return f"{ARENA}static union {{{members} }} arena;\n"
 
@@ -272,8 +276,10 @@ class Emitter:
             if any(self.program.initial[v.name].any() for v in self.program.of(role)):
                 lines.append(f"    {name} = initial_{STRUCTS[role]};")
             elif self.program.of(role):
-                lines.append(f"    for (size_t i = 0; i < sizeof {name} / sizeof(float); ++i) {{")
-                lines.append(f"        ((float *)&{name})[i] = 0.0f;")
+                floats = all(v.dtype.is_float for v in self.program.of(role))
+                c, zero = ("float", "0.0f") if floats else ("uint8_t", "0u")
+                lines.append(f"    for (size_t i = 0; i < sizeof {name} / sizeof({c}); ++i) {{")
+                lines.append(f"        (({c} *)&{name})[i] = {zero};")
                 lines.append("    }")
         return "void strop_model_init(void) {\n" + "\n".join(lines) + "\n}\n"
 
@@ -286,12 +292,52 @@ class Emitter:
             else "void strop_model_infer(const float *x, float *out) {"
         )
         lines = [head, *self._pointers(function)]
-        for index, call in enumerate(self.names.calls[function]):
-            text = f"{call.name}({', '.join(self._arguments(function, call.op))})"
-            lines.append(f"    {f'KERNEL({index}, {text})' if train else text}; /* {_remark(call.op)} */")
+        calls = enumerate(self.names.calls[function])
+        for op in filter(needs_code, self.program.functions()[function]):
+            if op.kind == "scan":
+                lines += self._loop(function, op, [next(calls) for _ in op.body])
+            else:
+                lines.append(f"    {self._call(function, *next(calls))}")
         if train:
             lines.append(f"    return {self._place(function, self.program.loss)}[0];")
         return "\n".join([*lines, "}"]) + "\n"
+
+    def _call(self, function: str, index: int, call: Call, places: Mapping[str, str] = {}) -> str:
+        """A kernel call. places: C of the operands that are rows."""
+        text = f"{call.name}({', '.join(self._arguments(function, call.op, places))})"
+        return f"{f'KERNEL({index}, {text})' if function == 'train_step' else text}; /* {_remark(call.op)} */"
+
+    def _loop(self, function: str, scan: Op, calls: Sequence[tuple[int, Call]]) -> list[str]:
+        """A scan: what only its first turn does stands before the loop."""
+        times = scan.times
+        at_first, at_any = (
+            {row.name: self._row(function, scan, row, t) for row in scan.rows.values()} for t in (times[0], None)
+        )
+        before, inside = [], []
+        for index, call in calls:
+            restart = call.op.attrs.get("restart")
+            if restart is None:
+                inside.append(f"        {self._call(function, index, call, at_any)}")
+            elif not restart:
+                before.append(f"    {self._call(function, index, call, at_first)}")
+            else:
+                turn = "t" if times.step > 0 else f"({times[0]} - t)"
+                inside.append(f"        if ({turn} % {restart} == 0) {{")
+                inside += [f"            {self._call(function, index, call, at_any)}", "        }"]
+        turns = f"t < {times.stop}; ++t" if times.step > 0 else f"t >= {times[-1]}; --t"
+        return [*before, f"    for (int t = {times[0]}; {turns}) {{", *inside, "    }"]
+
+    def _row(self, function: str, scan: Op, row: Row, t: int | None) -> str:
+        """The C expression for a step value's memory, at a turn that is known or at the loop's."""
+        sequence = self.program.values[row.sequence]
+        count, size = sequence.shape[0], sequence.type.size // sequence.shape[0]
+        terms = [self._place(function, row.sequence)]
+        if t is not None:
+            row_start = (t + row.shift) % count * size + row.start
+            return " + ".join([*terms, *([str(row_start)] if row_start else [])])
+        if count > 1:
+            terms.append(f"{_modulo(scan.times, row.shift, count)} * {size}")
+        return " + ".join([*terms, *([str(row.start)] if row.start else [])])
 
     def _pointers(self, function: str) -> list[str]:
         """One pointer a planned buffer."""
@@ -308,7 +354,12 @@ class Emitter:
 
     def _place(self, function: str, name: str) -> str:
         """The C expression for a value's memory."""
-        name = self.plan.aliases[function].get(name, name)
+        start = self.offsets[function].get(name, 0)
+        owner = self._owner(function, self.plan.aliases[function].get(name, name))
+        return f"{owner} + {start}" if start else owner
+
+    def _owner(self, function: str, name: str) -> str:
+        """The C expression for memory that is no other value's."""
         value = self.program.values[name]
         if name in self.plan.given[function]:
             return "out"
@@ -318,11 +369,10 @@ class Emitter:
             return f"consts.{self.names.values[name]}"
         return {Role.INPUT: "x", Role.LABEL: "y"}.get(value.role, self.names.values[name])
 
-    def _arguments(self, function: str, op: Op) -> list[str]:
+    def _arguments(self, function: str, op: Op, places: Mapping[str, str]) -> list[str]:
         fresh = op.outputs[1:] if "over" in op.attrs else op.outputs
-        variables = {value.name for value in self.program.of(Role.PARAM, Role.STATE)}
-        names = [*operands(op), *(name for name in fresh if name not in variables)]
-        return [self._place(function, name) for name in names]
+        names = [*operands(op), *(name for name in fresh if name not in op.inputs)]
+        return [places.get(name) or self._place(function, name) for name in names]
 
     def table(self) -> str:
         """`strop_model_table.c`: the model as the session sees it."""
@@ -400,6 +450,13 @@ def _shape(value: Value) -> str:
 
 def _dims(value: Value) -> str:
     return f"({','.join(map(str, value.shape))})"
+
+
+def _modulo(times: range, shift: int, count: int) -> str:
+    """C of (t + shift) mod count, without the division where no turn needs it."""
+    shift = shift if min(times) + shift >= 0 and max(times) + shift < count else shift % count
+    term = f"(t {'+' if shift > 0 else '-'} {abs(shift)})" if shift else "t"
+    return term if max(times) + shift < count else f"{term} % {count}"
 
 
 def _remark(op: Op) -> str:

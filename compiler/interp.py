@@ -1,12 +1,13 @@
 """Runs a Program in numpy, op by op: the meaning that generated code is checked against."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.compiler.ir import PERSISTENT, Program, Role
+from strop.compiler.ir import PERSISTENT, Op, Program, Role, runs
 from strop.compiler.ops import spec
 from strop.errors import VerifyError
 
@@ -26,6 +27,10 @@ class Interpreter:
     def _cast(self, data: Array) -> Array:
         return data.astype(self.dtype) if np.issubdtype(data.dtype, np.floating) else data.copy()
 
+    def _typed(self, result: Array) -> Array:
+        """What an op made in a dtype of its own, from integers, in that of all others."""
+        return result.astype(self.dtype, copy=False) if result.dtype.kind == "f" else result
+
     def run(self, function: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run `train_step` or `infer`; returns every value computed, and overwrites the variables in `memory`.
 
@@ -33,11 +38,43 @@ class Interpreter:
         """
         env = {**self.memory, **{name: self._cast(np.asarray(data)) for name, data in inputs.items()}}
         for op in self.program.functions()[function]:
-            for part in op.parts:
-                results = spec(part.kind).reference([env[name] for name in part.inputs], part.attrs)
-                env.update(zip(part.outputs, results, strict=True))
+            self._execute(op, env)
         self.memory.update({name: env[name] for name in self.memory})
         return env
+
+    def _execute(self, op: Op, env: dict[str, Array]) -> None:
+        if op.kind == "scan":
+            self._scan(op, env)
+            return
+        for part in op.parts:
+            results = spec(part.kind).reference([env[name] for name in part.inputs], part.attrs)
+            env.update(zip(part.outputs, map(self._typed, results), strict=True))
+
+    def _scan(self, op: Op, env: dict[str, Array]) -> None:
+        """Turn after turn; a row is written back behind each op, so that rows that overlap see it."""
+        for name in op.outputs:
+            type_ = self.program.values[name].type
+            env[name] = np.full(type_.shape, np.nan, self.dtype)
+        if "over" in op.attrs:
+            env[op.outputs[0]] = env[str(op.attrs["over"])].copy()
+        for turn, t in enumerate(op.times):
+            rows = {name: self._row(op, name, t, env) for name in op.rows}
+            for part in (part for part in op.body if runs(part, turn)):
+                inner = {**env, **rows}
+                self._execute(part, inner)
+                for name in part.outputs:
+                    if name in rows:
+                        rows[name][...] = inner[name]
+                    else:
+                        env[name] = inner[name]
+
+    def _row(self, op: Op, name: str, t: int, env: Mapping[str, Array]) -> Array:
+        """A step value as a view of its sequence."""
+        row, shape = op.rows[name], self.program.values[name].shape
+        sequence = env[row.sequence]
+        elements = sequence.reshape(len(sequence), -1)[(t + row.shift) % len(sequence)]
+        view: Array = elements[row.start : row.start + prod(shape)].reshape(shape)
+        return view
 
     def train_step(self, x: Array, y: Array) -> float:
         """One batch; returns the mean loss."""

@@ -7,6 +7,8 @@ Semantics, checked by `verify` after every pass:
   a function, and whatever reads it later in that function sees the new contents.
 * A `const` value never changes and may live in flash.
 * A `fused` op is exactly its body, run in order; what only the body uses needs no memory.
+* A `scan` op runs its body once a turn. In there a step value is a row of a sequence: it may be read and overwritten,
+  and the next turn finds what this one wrote. What passes between the ops of a turn needs memory while the scan runs.
 """
 
 import hashlib
@@ -90,7 +92,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: `outputs = kind(inputs) {attrs}`; a `fused` op carries the ops it stands for in `body`."""
+    """One operation: `outputs = kind(inputs) {attrs}`; a `fused` op carries the ops it stands for in `body`.
+
+    A `scan` carries the ops of a turn. attrs: times, the first and the last value of its counter t, which goes up or
+    down by one; rows, one `Row` a step value. An op of its body with an attribute `restart` runs only in every
+    restart-th turn from the first, or in the first alone if that is 0.
+    """
 
     kind: str
     inputs: tuple[str, ...]
@@ -107,15 +114,52 @@ class Op:
 
     @property
     def parts(self) -> tuple["Op", ...]:
-        """The primitive ops this op stands for: its body, or itself."""
-        return self.body or (self,)
+        """The primitive ops this op stands for: its body, or itself. A scan stands for itself."""
+        return self.body if self.kind == "fused" else (self,)
+
+    @property
+    def rows(self) -> dict[str, "Row"]:
+        """A scan's rows by the name of their step value."""
+        rows: Any = self.attrs.get("rows", ())
+        return {row[0]: Row(*row) for row in rows}
+
+    @property
+    def times(self) -> range:
+        """The values that a scan's counter takes, turn after turn."""
+        ends: Any = self.attrs["times"]
+        first, last = ends
+        return range(first, last + 1) if first <= last else range(first, last - 1, -1)
 
     def __str__(self) -> str:
         attrs = ", ".join(f"{key}={_text(value)}" for key, value in self.attrs.items())
         line = f"{', '.join(self.outputs)} = {self.kind}({', '.join(self.inputs)})" + (f" {{{attrs}}}" if attrs else "")
         if not self.body:
             return line
-        return "\n".join([line + " {", *("  " + str(part) for part in self.body), "}"])
+        return "\n".join([line + " {", *_indented(self.body), "}"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step value of a scan: at counter t it lies in row (t + shift) mod R of a sequence with R rows.
+
+    start: its first element in the row.
+    """
+
+    name: str
+    sequence: str
+    shift: int = 0
+    start: int = 0
+
+    @property
+    def attr(self) -> tuple[str, str, int, int]:
+        """The row as it stands in `rows`."""
+        return (self.name, self.sequence, self.shift, self.start)
+
+
+def runs(op: Op, turn: int) -> bool:
+    """Whether an op of a scan's body runs in a turn, counted from 0."""
+    restart: Any = op.attrs.get("restart")
+    return restart is None or (turn % restart if restart else turn) == 0
 
 
 def _text(value: Attr) -> str:
@@ -210,10 +254,10 @@ def digest(data: bytes) -> str:
 
 
 def flatten(ops: Iterable[Op]) -> Iterator[Op]:
-    """Every op and every op inside a fused one."""
+    """Every op and every op inside another."""
     for op in ops:
         yield op
-        yield from op.body
+        yield from flatten(op.body)
 
 
 class Builder:

@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from inspect import isfunction
 from pathlib import Path
 
-from strop.compiler.ir import Op, Program, TensorType, digest
+from strop.compiler.ir import Op, Program, TensorType, digest, runs
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import OpSpec
 from strop.compiler.schedules import Tiling
@@ -82,13 +82,17 @@ def kernel_spec(program: Program, op: Op, tiling: Tiling) -> KernelSpec:
         for name in part.outputs:
             types.append(program.values[name].type)
             index[name] = len(types) - 1
-        attrs = tuple((key, value) for key, value in part.attrs.items() if key not in ("over", "tiling"))
+        attrs = tuple((key, value) for key, value in part.attrs.items() if key not in PLACEMENT)
         steps.append((part.kind, sources, tuple(index[n] for n in part.outputs), attrs))
     results = tuple(index[name] for name in op.outputs)
     over = index.get(str(op.attrs.get("over")))
     own = op.attrs.get("tiling")
     tiling = Tiling(*own) if isinstance(own, tuple) else tiling
     return KernelSpec(tuple(types), len(operands(op)), tuple(steps), results, over, program.fma, tiling)
+
+
+PLACEMENT = ("over", "tiling", "restart")
+"""Attributes that say where and when a kernel runs, not what it computes."""
 
 
 def operands(op: Op) -> tuple[str, ...]:
@@ -145,7 +149,7 @@ def macs(program: Program, op: Op) -> int:
 def lower(program: Program, tiling: Tiling) -> dict[Op, Kernel]:
     """A kernel for every op of both functions that needs code."""
     specs = {
-        op: kernel_spec(program, op, tiling) for ops in program.functions().values() for op in ops if needs_code(op)
+        op: kernel_spec(program, op, tiling) for ops in program.functions().values() for op, _ in kernel_runs(ops)
     }
     made = {kernel: lowered(kernel) for kernel in dict.fromkeys(specs.values())}
     return {op: made[kernel] for op, kernel in specs.items()}
@@ -153,7 +157,16 @@ def lower(program: Program, tiling: Tiling) -> dict[Op, Kernel]:
 
 def needs_code(op: Op) -> bool:
     """Whether the op is more than another name for its input's memory."""
-    return bool(op.body) or not spec(op.kind).free
+    return bool(op.body) or not (spec(op.kind).free or spec(op.kind).composite)
+
+
+def kernel_runs(ops: Iterable[Op]) -> Iterator[tuple[Op, int]]:
+    """The ops that are kernels, those of scans included, in order of execution, and how often each runs."""
+    for op in filter(needs_code, ops):
+        if op.kind == "scan":
+            yield from ((part, sum(runs(part, turn) for turn in range(len(op.times)))) for part in op.body)
+        else:
+            yield op, 1
 
 
 def cache_folder() -> Path:

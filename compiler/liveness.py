@@ -21,6 +21,12 @@ class Interval:
         return self.first <= other.last and other.first <= self.last
 
 
+def held(op: Op) -> tuple[str, ...]:
+    """The values whose memory an op works on: what it reads and writes and, of a scan, what passes inside a turn."""
+    inner = () if op.kind != "scan" else (name for part in op.body for name in part.outputs if name not in op.rows)
+    return (*op.inputs, *op.outputs, *inner)
+
+
 def aliases(ops: Sequence[Op]) -> dict[str, str]:
     """Value -> the value whose memory it is: free ops rename their input, others may take one over (`passes.reuse`)."""
     root: dict[str, str] = {}
@@ -31,13 +37,27 @@ def aliases(ops: Sequence[Op]) -> dict[str, str]:
     return root
 
 
+def offsets(program: Program, ops: Sequence[Op]) -> dict[str, int]:
+    """Value -> the element of the memory it shares (see `aliases`) that it starts at; absent if that is the first."""
+    starts: dict[str, int] = {}
+    for op in ops:
+        over = op.attrs.get("over")
+        if over is not None:
+            starts[op.outputs[0]] = starts.get(str(over), 0)
+        elif not op.body and spec(op.kind).free:
+            source = program.values[op.inputs[0]]
+            first = int(op.attrs.get("first", 0)) * (source.type.size // source.shape[0])  # type: ignore[arg-type]
+            starts[op.outputs[0]] = starts.get(source.name, 0) + first
+    return {name: start for name, start in starts.items() if start}
+
+
 def intervals(program: Program, ops: Sequence[Op], results: Sequence[str], given: Sequence[str] = ()) -> list[Interval]:
     """The planned buffers of a function, in order of definition. given: values that the caller provides memory for."""
     root = aliases(ops)
     names: dict[str, list[str]] = {}
     span: dict[str, tuple[int, int]] = {}
     for index, op in enumerate(ops):
-        for name in (*op.inputs, *op.outputs):
+        for name in held(op):
             owner = root.get(name, name)
             if program.values[owner].role not in (Role.ACT, Role.SCRATCH) or owner in given:
                 continue

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from strop.compiler.adaptation import Replay
 from strop.compiler.bundle import Bundle, make_bundle
 from strop.compiler.capture.torch import capture
 from strop.compiler.dtypes import DTYPES
@@ -21,6 +23,7 @@ from strop.compiler.passes.pooling import pooling
 from strop.compiler.passes.reuse import reuse
 from strop.compiler.passes.simplify import simplify
 from strop.compiler.passes.tuned import Schedules, read_schedules, tuned
+from strop.compiler.passes.unroll import unroll
 from strop.compiler.plan import check_fits, place
 from strop.compiler.rules import Rule, rule_class
 from strop.compiler.schedules import Tiling
@@ -45,6 +48,7 @@ def build(
     batch: int = 1,
     dtype: str = "float32",
     seed: int | None = None,
+    replay: Replay | int = 0,
     schedules: Schedules | str | Path | None = None,
     name: str = "",
     progress: Progress = lambda stage: None,
@@ -54,8 +58,10 @@ def build(
     model: trained or fresh; it is read in evaluation mode and not changed.  example_input: float32, batch axis first.
     loss: `cross_entropy` (labels int32 (B)) or `mse` (labels float32 of the output's shape).  rule: an instance or a
     name; see `strop.rules`.  optimizer: `strop.optim.SGD(lr=0.01)` if not given.  board: a name, the path of a TOML
-    file, or a Board.  batch: samples a step.  seed: of the rule's random tensors.  schedules: what `strop tune` found,
-    or its file; it changes speed and size, never a result.  progress: told each stage's name.
+    file, or a Board.  batch: samples a step.  seed: of the rule's random tensors, and of what is replayed.  replay: a
+    buffer of so many samples on the board, from which each step trains again, or a `Replay` with its settings; 0 for
+    none.  schedules: what `strop tune` found, or its file; it changes speed and size, never a result.  progress: told
+    each stage's name.
 
     Raises a StropError of the stage that fails; equal arguments give equal bytes.
     """
@@ -63,6 +69,7 @@ def build(
     rule = rule_class(rule)() if isinstance(rule, str) else rule
     rule = rule if seed is None else replace(rule, seed=seed)
     optimizer = optimizer or SGD()
+    replay = Replay(replay) if isinstance(replay, int) and replay else replay
     schedules = read_schedules(schedules) if isinstance(schedules, str | Path) else schedules or Schedules()
     _check(batch, dtype)
 
@@ -70,19 +77,24 @@ def build(
         progress(title)
         return verify(program, title)
 
-    p = stage("capture", capture(model, example_input, name=name or type(model).__name__.lower(), batch=batch))
+    forward = partial(capture, model, example_input, name=name or type(model).__name__.lower())
+    p = stage("capture", forward(batch=batch))
     p = stage("rule", rule.apply(p, loss, optimizer))
+    if isinstance(replay, Replay):
+        wide = rule.apply(forward(batch=batch + replay.batch), loss, optimizer)
+        p = stage("replay", replay.apply(p, wide, rule.seed))
     p = stage("legalize", legalize(p, fma=board.core.fma, board=board.name))
     p = stage("pooling", pooling(p))
     p = stage("flatten", flatten(p))
     p = stage("simplify", simplify(p))
     p = stage("hoist", hoist(p))
     p = stage("fuse", fuse(p))
+    p = stage("unroll", unroll(p))
     p = stage("order", order(p))
     p = stage("reuse", reuse(p))
     default = Tiling(**board.core.tiling)
     p = stage("tune", tuned(p, default, schedules.table(board.isa, default)))
-    p = p.with_(notes=_notes(rule, loss, optimizer, dtype))
+    p = p.with_(notes=_notes(rule, loss, optimizer, dtype, replay))
     progress("place")
     plan = place(p)
     if not board.is_host:
@@ -102,5 +114,6 @@ def _check(batch: int, dtype: str) -> None:
         raise UsageError(f"parameters cannot be stored as {dtype!r}", do=nearest(dtype, floats))
 
 
-def _notes(rule: Rule, loss: str, optimizer: Any, dtype: str) -> dict[str, str]:
-    return {"rule": str(rule), "loss": loss, "optimizer": str(optimizer), "dtype": dtype}
+def _notes(rule: Rule, loss: str, optimizer: Any, dtype: str, replay: Replay | int) -> dict[str, str]:
+    more = {"replay": str(replay)} if replay else {}
+    return {"rule": str(rule), "loss": loss, "optimizer": str(optimizer), "dtype": dtype, **more}

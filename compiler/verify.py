@@ -1,6 +1,6 @@
 """The executable specification of the IR; run after every pass. A violation is a defect of the pass, never the user."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -57,15 +57,42 @@ def _function(program: Program, function: str, ops: Sequence[Op]) -> None:
     root = aliases(ops)
     for op in ops:
         _signature(op)
-        for part in op.parts:
-            _operation(program, part, defined, overwritten)
+        if op.kind == "scan":
+            _scan(program, op, defined)
+        else:
+            for part in op.parts:
+                _operation(program, part, defined, overwritten)
         defined -= _hidden(op) | _taken(op, defined, root)
     _require(training or not overwritten, f"infer overwrites {sorted(overwritten)}")
     for name in program.results(function):
         _require(name in defined, f"the result {name!r} is never computed")
 
 
-def _operation(program: Program, op: Op, defined: set[str], overwritten: set[str]) -> None:
+def _scan(program: Program, op: Op, defined: set[str]) -> None:
+    """A scan reads what it lists, its rows lie in their sequences, and a turn writes nothing else that is outside."""
+    for name in op.outputs:
+        _require(name not in defined, f"{name!r} is computed twice")
+    _require(set(op.inputs) <= defined, f"a scan reads {sorted(set(op.inputs) - defined)} before it is computed")
+    for row in op.rows.values():
+        _require(row.sequence in (*op.inputs, *op.outputs), f"{row.name!r} is a row of {row.sequence!r}, not listed")
+        sequence, end = program.values[row.sequence], row.start + program.values[row.name].type.size
+        _require(end * sequence.shape[0] <= sequence.type.size, f"{row.name!r} leaves its row of {row.sequence!r}")
+    known, written = set(op.inputs) | set(op.rows), set[str]()
+    for part in op.body:
+        _signature(part)
+        for inner in part.parts:
+            _operation(program, inner, known, written, op.rows)
+        _require(not _hidden(part) & set(op.rows), f"{part.kind} hides a row that it writes")
+        known -= _hidden(part)
+    sequences = {op.rows[name].sequence for part in op.body for name in part.outputs if name in op.rows}
+    _require(sequences <= set(op.outputs), f"a scan writes {sorted(sequences)}, but lists {sorted(op.outputs)}")
+    defined |= set(op.outputs)
+
+
+def _operation(
+    program: Program, op: Op, defined: set[str], overwritten: set[str], rows: Collection[str] = ()
+) -> None:
+    """One op's operands, types and results. rows: step values, which it may overwrite."""
     for name in op.inputs:
         _require(name in program.values, f"{op.kind} reads {name!r}, which is not a value")
         _require(name in defined, f"{op.kind} reads {name!r} before it is computed")
@@ -74,11 +101,12 @@ def _operation(program: Program, op: Op, defined: set[str], overwritten: set[str
     for index, name in enumerate(op.outputs):
         if index in variables:
             _require(name == variables[index], f"{op.kind} must write {variables[index]!r} in place, not {name!r}")
-            _require(program.values[name].role in PERSISTENT, f"{op.kind} overwrites {name!r}, which is no variable")
+            variable = name in rows or program.values[name].role in PERSISTENT
+            _require(variable, f"{op.kind} overwrites {name!r}, which is no variable")
             _require(name not in overwritten, f"{name!r} is overwritten twice")
             overwritten.add(name)
         else:
-            _require(name not in defined, f"{name!r} is computed twice")
+            _require(name not in defined or name in rows, f"{name!r} is computed twice")
             _require(program.values[name].role in (Role.ACT, Role.SCRATCH), f"{op.kind} writes {name!r}")
         defined.add(name)
 
@@ -99,7 +127,7 @@ def _list(types: Sequence[object]) -> str:
 
 def _signature(op: Op) -> None:
     """A fused op reads what its body reads from outside, and writes no less than what others read from it."""
-    if not op.body:
+    if op.kind != "fused":
         return
     inner: set[str] = set()
     outside: set[str] = set()
@@ -119,5 +147,5 @@ def _taken(op: Op, defined: set[str], root: Mapping[str, str]) -> set[str]:
 
 
 def _hidden(op: Op) -> set[str]:
-    """What a fused op computes and keeps to itself."""
+    """What an op with a body computes and keeps to itself."""
     return {name for part in op.body for name in part.outputs} - set(op.outputs)

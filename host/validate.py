@@ -5,7 +5,7 @@ in float64 and other sums, so at every step it is set to the twin's parameters a
 step: what remains is the rounding of a single step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -112,13 +112,20 @@ def _twin_steps(
             reference.load(before)
             errors.see_loss(losses[-1], reference.step(sample, label))
             expected = reference.state()
-            for name in (row["name"] for row in twin.bundle.manifest["tensors"] if row["role"] == "param"):
+            for name in _learned(twin):
                 decided = reference.decided(name, after[name])
                 errors.jumps += int(np.count_nonzero(np.abs(decided - expected[name]) > 0))
                 errors.see(name, after[name], decided)
         before = after
         on_step(losses[-1])
     return np.array(losses, np.float32)
+
+
+def _learned(twin: "Device") -> Iterator[str]:
+    """Parameters and local heads, which are states."""
+    for row in twin.bundle.manifest["tensors"]:
+        if row["role"] == "param" or row["name"].endswith(".head"):
+            yield row["name"]
 
 
 def first_difference(board: "Device", twin: "Device", start: Tensors, x: Array, y: Array) -> Difference:

@@ -156,6 +156,40 @@ def fc_autoencoder() -> nn.Module:
     return _he(nn.Sequential(*layers, nn.Linear(128, 640)))
 
 
+class RowRnn(nn.Module):
+    """Reads an image (B,1,28,28) row by row: 28 steps of 28 numbers, 64 tanh units, and a linear layer on the last.
+
+    The weights of the state start as N(0, 1/H) times 0.9, so that signals neither die out nor grow over the steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(28, 64, batch_first=True)
+        self.head = nn.Linear(64, 10)
+        nn.init.normal_(self.rnn.get_parameter("weight_hh_l0"), std=0.9 / 64**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B,1,28,28) -> (B,10)."""
+        states, _ = self.rnn(x.squeeze(1))
+        y: Tensor = self.head(states[:, -1])
+        return y
+
+
+class HarGru(nn.Module):
+    """Activity from 128 readings of acceleration and rotation (B,128,6): 32 gated units, a linear layer on the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 32, batch_first=True)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B,128,6) -> (B,5)."""
+        states, _ = self.gru(x)
+        y: Tensor = self.head(states[:, -1])
+        return y
+
+
 MODELS: dict[str, Maker] = {
     "mlp-64-32-10": partial(_seeded, partial(mlp, 64, 32, 10), 64),
     "mlp-784-128-10": partial(_seeded, partial(mlp, 784, 128, 10), 784),
@@ -164,6 +198,8 @@ MODELS: dict[str, Maker] = {
     "cnn-3x18x18": partial(_seeded, wide_cnn, 3, 18, 18),
     "digits-cnn": partial(_seeded, digits_cnn, 1, 8, 8),
     "conv1d-har": partial(_seeded, conv1d_har, 6, 128),
+    "rnn-row": partial(_seeded, RowRnn, 1, 28, 28),
+    "gru-har": partial(_seeded, HarGru, 128, 6),
     "resnet8": partial(_seeded, resnet8, 3, 32, 32),
     "ds-cnn": partial(_seeded, ds_cnn, 1, 49, 10),
     "fc-autoencoder": partial(_seeded, fc_autoencoder, 640),

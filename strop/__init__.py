@@ -13,6 +13,7 @@ from strop.errors import StropError as StropError
 
 if TYPE_CHECKING:
     from strop.compiler import optim as optim
+    from strop.compiler.adaptation import Replay as Replay
     from strop.compiler import rules as rules
     from strop.compiler.bundle import Bundle as Bundle
     from strop.compiler.pipeline import build as build
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "build": ("strop.compiler.pipeline", "build"),
+    "Replay": ("strop.compiler.adaptation", "Replay"),
     "Bundle": ("strop.compiler.bundle", "Bundle"),
     "rules": ("strop.compiler.rules", ""),
     "optim": ("strop.compiler.optim", ""),

@@ -56,7 +56,10 @@ class OpCase:
             role = Role.PARAM if i in kind.overwrites.values() else Role.CONST
             names.append(b.value(f"i{i}", type_, role, data=data))
         if kind.overwrites:
-            outputs = tuple(names[source] for source in kind.overwrites.values())
+            outputs = tuple(
+                names[kind.overwrites[i]] if i in kind.overwrites else b.value(f"o{i}", type_, Role.ACT)
+                for i, type_ in enumerate(self.infer())
+            )
             b.update(self.kind, names, outputs, **self.case.attrs)
         else:
             outputs = b.emit(self.kind, names, "o", **self.case.attrs)

@@ -153,3 +153,73 @@ class MseGrad(OpSpec):
 
     def cases(self) -> list[Case]:
         return Mse().cases()
+
+
+class Bce(OpSpec):
+    """logits (B,K), y (B,K) float32 in [0, 1] -> loss (1) = mean over all elements of the binary cross-entropy of
+
+    sigmoid(logits), as torch.nn.functional.binary_cross_entropy_with_logits: max(z, 0) - z y + log(1 + exp(-|z|)).
+    """
+
+    kind = "bce"
+    operands = ("logits", "label")
+    results = ("loss",)
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [f32(1)]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        z, y = inputs
+        return [(np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))).mean(keepdims=True).reshape(1)]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (z, y), axes = inputs, te.axes(*types[0].shape)
+        i = tuple(axes)
+
+        def element() -> Expr:
+            low = te.where(z[i] < te.const(0), z[i], te.const(0) - z[i])
+            softplus = te.call("relu", z[i]) + te.call("log", te.const(1) + te.call("exp", low))
+            return softplus - z[i] * y[i]
+
+        total = te.compute((1,), lambda _: te.sum(element(), list(axes)), "total")
+        return [te.compute((1,), lambda j: total[j] * te.const(1 / types[0].size), "loss")]
+
+    def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
+        return [b.emit1("bce_grad", op.inputs, f"d_{op.inputs[0]}", loc=op.loc), None]
+
+    def cases(self) -> list[Case]:
+        return [Case((f32(1, 7),) * 2), Case((f32(3, 5),) * 2)]
+
+    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
+        z, y = (type_.shape for type_ in case.inputs)
+        return [3 * rng.standard_normal(z).astype(np.float32), rng.random(y, np.float32)]
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        return (0,)
+
+
+class BceGrad(OpSpec):
+    """logits (B,K), y (B,K) -> (sigmoid(logits) - y) / (B K)."""
+
+    kind = "bce_grad"
+    operands = ("logits", "label")
+    results = ("dlogits",)
+    elementwise = True
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [inputs[0]]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        z, y = inputs
+        return [(1 / (1 + np.exp(-z)) - y) * z.dtype.type(1 / z.size)]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (z, y), share = inputs, te.const(1 / types[0].size)
+        return [te.compute(types[0].shape, lambda *i: (te.call("sigmoid", z[i]) - y[i]) * share, "dz")]
+
+    def cases(self) -> list[Case]:
+        return Bce().cases()
+
+    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
+        return Bce().draw(rng, case)

@@ -1,6 +1,7 @@
-"""Local objectives of layer-wise rules and their fixed random targets.
+"""Local objectives of layer-wise rules, and the fixed random tensors that go into them.
 
-tpSGD (arXiv 2208.08503): J(a, t) with t = P y*, P fixed and random, one column a class.
+tpSGD (arXiv 2208.08503): J(a, t) with t = P y*, P fixed and random, one column a class.  DRTP (Frenkel et al. 2021) and
+DFA (Nokland 2016): <a, B y*> and <a, B e>.  Fixed M: the task loss of M a.  No random tensor is ever stored.
 """
 
 from collections.abc import Sequence
@@ -83,20 +84,89 @@ class RandomProjection(OpSpec):
         return [Case((f32(batch, 3),), {"units": 7, "seed": 3, "tensor": 99, "scale": 0.5}) for batch in (1, 3)]
 
 
-class _Distance(OpSpec):
-    """a (B,n), t (B,n) -> J (1): attrs["strength"] times the mean over the batch of a distance summed over units."""
+class RandomDense(OpSpec):
+    """x (B,n) -> y (B,K) = x M^T, M[k, j] = +-scale by the generator at (seed, tensor, jK + k).
+
+    attrs: units K, seed, tensor, scale. M is never stored; it is the transpose of `random_projection`'s P.
+    """
+
+    kind = "random_dense"
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [f32(inputs[0].shape[0], attrs["units"])]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        x, units = inputs[0], attrs["units"]
+        index = np.arange(x.shape[1] * units).reshape(x.shape[1], units)
+        signs = generator.sign(attrs["seed"], attrs["tensor"], index).astype(x.dtype)
+        return [x @ signs * x.dtype.type(attrs["scale"])]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (x,), (batch, features), units = inputs, types[0].shape, attrs["units"]
+        (j,) = te.axes(features)
+
+        def element(b: Expr, k: Expr) -> Expr:
+            return te.sum(x[b, j] * te.sign_hash(attrs["seed"], attrs["tensor"], j * units + k), [j])
+
+        total = te.compute((batch, units), element, "sum")
+        return [te.compute((batch, units), lambda *i: total[i] * te.const(attrs["scale"]), "y")]
+
+    def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
+        """The way back through M is the projection by its transpose."""
+        (x,), dy = op.inputs, grads[0]
+        assert dy is not None
+        attrs = {**op.attrs, "units": b.values[x].shape[1]}
+        return [b.emit1("random_projection", (dy,), f"d_{x}", loc=op.loc, **attrs)]
+
+    def macs(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType], attrs: Attrs) -> int:
+        return inputs[0].size * attrs["units"]
+
+    def cases(self) -> list[Case]:
+        return [Case((f32(batch, 7),), {"units": 3, "seed": 3, "tensor": 99, "scale": 0.5}) for batch in (1, 3)]
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        return (0,)
+
+
+class Sign(Elementwise):
+    """-1, 0 or 1."""
+
+    kind = "sign"
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        return [np.sign(inputs[0])]
+
+    def element(self, te: Te, values: Sequence[Expr], attrs: Attrs) -> Expr:
+        return _sign(te, values[0])
+
+
+def _sign(te: Te, x: Expr) -> Expr:
+    negative = te.where(x < te.const(0), te.const(-1), te.const(0))
+    return te.where(x > te.const(0), te.const(1), negative)
+
+
+def _magnitude(te: Te, x: Expr) -> Expr:
+    return te.where(x > te.const(0), x, te.const(0) - x)
+
+
+class _Objective(OpSpec):
+    """a (B,n), t (B,n) -> J (1): attrs["strength"] times the mean over the batch of what units contribute."""
+
+    operands = ("a", "target")
+    results = ("objective",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [f32(1)]
 
-    def element(self, te: Te, difference: Expr) -> Expr:
-        """One unit's share of the distance."""
+    def unit(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        """One unit's contribution."""
         raise NotImplementedError
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         (a, t), axes = inputs, te.axes(*types[0].shape)
         i = tuple(axes)
-        total = te.compute((1,), lambda _: te.sum(self.element(te, a[i] - t[i]), list(axes)), "total")
+        total = te.compute((1,), lambda _: te.sum(self.unit(te, a[i], t[i], attrs), list(axes)), "total")
         return [te.compute((1,), lambda j: total[j] * te.const(attrs["strength"] / types[0].shape[0]), "J")]
 
     def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
@@ -111,52 +181,117 @@ class _Distance(OpSpec):
         return (0,)
 
 
-class L2(_Distance):
+def _cases(**more: float) -> list[Case]:
+    return [
+        Case((f32(1, 7),) * 2, {"strength": 1.0, **more}),
+        Case((f32(3, 5),) * 2, {"strength": 0.25, **more}),
+    ]
+
+
+class L2(_Objective):
     """J = strength/2 ||a - t||^2, so that dJ/da = strength (a - t)."""
 
     kind = "l2"
-    operands = ("a", "target")
-    results = ("objective",)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         a, t = inputs
         return [(np.square(a - t).sum() * (attrs["strength"] / (2 * len(a)))).reshape(1).astype(a.dtype)]
 
-    def element(self, te: Te, difference: Expr) -> Expr:
-        return te.const(0.5) * difference * difference
+    def unit(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        return te.const(0.5) * (a - t) * (a - t)
 
 
-class L1(_Distance):
+class L1(_Objective):
     """J = strength ||a - t||_1, so that dJ/da = strength sign(a - t)."""
 
     kind = "l1"
-    operands = ("a", "target")
-    results = ("objective",)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         a, t = inputs
         return [(np.abs(a - t).sum() * (attrs["strength"] / len(a))).reshape(1).astype(a.dtype)]
 
-    def element(self, te: Te, difference: Expr) -> Expr:
-        return te.where(difference > te.const(0), difference, te.const(0) - difference)
+    def unit(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        return _magnitude(te, a - t)
 
 
-def _cases() -> list[Case]:
-    return [Case((f32(1, 7),) * 2, {"strength": 1.0}), Case((f32(3, 5),) * 2, {"strength": 0.25})]
+class Huber(_Objective):
+    """J = strength sum h(a - t): h(d) = d^2/2 where |d| < delta, else delta (|d| - delta/2). attrs: strength, delta.
+
+    dJ/da = strength (a - t), limited to +-delta.
+    """
+
+    kind = "huber"
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        (a, t), delta = inputs, attrs["delta"]
+        d = np.abs(a - t)
+        h = np.where(d < delta, np.square(d) / 2, delta * (d - delta / 2))
+        return [(h.sum() * (attrs["strength"] / len(a))).reshape(1).astype(a.dtype)]
+
+    def unit(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        d, delta = _magnitude(te, a - t), attrs["delta"]
+        near, far = te.const(0.5) * d * d, te.const(delta) * (d - te.const(delta / 2))
+        return te.where(d < te.const(delta), near, far)
+
+    def cases(self) -> list[Case]:
+        return [*_cases(delta=1.0), *_cases(delta=0.4)]
 
 
-class _DistanceGrad(Elementwise):
-    arity = 2
+class Dot(_Objective):
+    """J = strength <a, direction>, so that dJ/da = strength direction: the error of rules that inject one."""
 
-    def slope(self, te: Te, difference: Expr) -> Expr:
-        """Derivative of one unit's share."""
+    kind = "dot"
+    operands = ("a", "direction")
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        a, direction = inputs
+        return [((a * direction).sum() * (attrs["strength"] / len(a))).reshape(1).astype(a.dtype)]
+
+    def unit(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        return a * t
+
+    def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
+        """Needs no activity; and no op at all, if the direction is the gradient itself."""
+        a, direction = op.inputs
+        if op.attrs["strength"] == b.values[a].shape[0]:
+            return [direction, None]
+        return [b.emit1("dot_grad", (direction,), f"d_{a}", loc=op.loc, **op.attrs), None]
+
+
+class DotGrad(Elementwise):
+    """strength direction / B."""
+
+    kind = "dot_grad"
+    operands = ("direction",)
+    results = ("da",)
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        (direction,) = inputs
+        return [direction * direction.dtype.type(attrs["strength"] / len(direction))]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (direction,), share = inputs, te.const(attrs["strength"] / types[0].shape[0])
+        return [te.compute(types[0].shape, lambda *i: direction[i] * share, "da")]
+
+    def cases(self) -> list[Case]:
+        return [Case((case.inputs[0],), case.attrs) for case in _cases()]
+
+
+class _Slope(Elementwise):
+    """dJ/da of an objective of units: the slope of each, times strength / B."""
+
+    operands = ("a", "target")
+    results = ("da",)
+
+    def slope(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        """Derivative of one unit's contribution."""
         raise NotImplementedError
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         (a, t), scale = inputs, attrs["strength"] / types[0].shape[0]
 
         def element(*i: Expr) -> Expr:
-            slope = self.slope(te, a[i] - t[i])
+            slope = self.slope(te, a[i], t[i], attrs)
             return slope if scale == 1 else slope * te.const(scale)
 
         return [te.compute(types[0].shape, element, "da")]
@@ -165,32 +300,132 @@ class _DistanceGrad(Elementwise):
         return _cases()
 
 
-class L2Grad(_DistanceGrad):
+class L2Grad(_Slope):
     """strength (a - t) / B."""
 
     kind = "l2_grad"
-    operands = ("a", "target")
-    results = ("da",)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         a, t = inputs
         return [(a - t) * a.dtype.type(attrs["strength"] / len(a))]
 
-    def slope(self, te: Te, difference: Expr) -> Expr:
-        return difference
+    def slope(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        return a - t
 
 
-class L1Grad(_DistanceGrad):
+class L1Grad(_Slope):
     """strength sign(a - t) / B; 0 where they are equal."""
 
     kind = "l1_grad"
-    operands = ("a", "target")
-    results = ("da",)
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         a, t = inputs
         return [np.sign(a - t) * a.dtype.type(attrs["strength"] / len(a))]
 
-    def slope(self, te: Te, difference: Expr) -> Expr:
-        negative = te.where(difference < te.const(0), te.const(-1), te.const(0))
-        return te.where(difference > te.const(0), te.const(1), negative)
+    def slope(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        return _sign(te, a - t)
+
+
+class HuberGrad(_Slope):
+    """strength (a - t) / B, a - t limited to +-delta."""
+
+    kind = "huber_grad"
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        (a, t), delta = inputs, attrs["delta"]
+        return [np.clip(a - t, -delta, delta) * a.dtype.type(attrs["strength"] / len(a))]
+
+    def slope(self, te: Te, a: Expr, t: Expr, attrs: Attrs) -> Expr:
+        low, high = te.const(-attrs["delta"]), te.const(attrs["delta"])
+        return te.where(a - t > high, high, te.where(a - t < low, low, a - t))
+
+    def cases(self) -> list[Case]:
+        return Huber().cases()
+
+
+COSINE_EPS = 1e-8
+"""Added to a squared length, so that a row without activity has one."""
+
+
+class Cosine(OpSpec):
+    """a (B,n), t (B,n) -> J (1) = strength times the mean over the batch of 1 - cos(a, t), and what its gradient uses:
+
+    cos (B) = <a, t> inverse_a inverse_t, and the inverse lengths (B), 1 / sqrt(|a|^2 + 1e-8). attrs: strength.
+    """
+
+    kind = "cosine"
+    operands = ("a", "target")
+    results = ("objective", "cos", "inverse_a", "inverse_t")
+    suffixes = ("", ".cos", ".inverse_a", ".inverse_t")
+    working = (1, 2, 3)
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        rows = f32(inputs[0].shape[0])
+        return [f32(1), rows, rows, rows]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        a, t = inputs
+        inverse_a, inverse_t = (1 / np.sqrt(np.square(x).sum(1) + x.dtype.type(COSINE_EPS)) for x in inputs)
+        cos = (a * t).sum(1) * inverse_a * inverse_t
+        return [((1 - cos).mean(keepdims=True) * attrs["strength"]).astype(a.dtype), cos, inverse_a, inverse_t]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (a, t), (batch, units) = inputs, types[0].shape
+        (j,), (r,) = te.axes(units), te.axes(batch)
+        inverse_a, inverse_t = (_inverse_length(te, x, types[0].shape) for x in inputs)
+        dot = te.compute((batch,), lambda b: te.sum(a[b, j] * t[b, j], [j]), "dot")
+        cos = te.compute((batch,), lambda b: dot[b] * inverse_a[b] * inverse_t[b], "cos")
+        total = te.compute((1,), lambda _: te.sum(te.const(1) - cos[r], [r]), "total")
+        objective = te.compute((1,), lambda i: total[i] * te.const(attrs["strength"] / batch), "J")
+        return [objective, cos, inverse_a, inverse_t]
+
+    def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
+        """A loss is where a gradient starts; the target is fixed."""
+        inputs = (*op.inputs, *op.outputs[1:])
+        return [b.emit1("cosine_grad", inputs, f"d_{op.inputs[0]}", loc=op.loc, **op.attrs), None]
+
+    def cases(self) -> list[Case]:
+        return _cases()
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        return (0,)
+
+
+def _inverse_length(te: Te, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    (j,) = te.axes(shape[1])
+    squares = te.compute(shape[:1], lambda b: te.sum(x[b, j] * x[b, j], [j]), "squares")
+    return te.compute(shape[:1], lambda b: te.const(1) / te.call("sqrt", squares[b] + te.const(COSINE_EPS)), "inverse")
+
+
+class CosineGrad(OpSpec):
+    """da (B,n) = strength / B inverse_a (cos inverse_a a - inverse_t t); operands as `cosine` gives them."""
+
+    kind = "cosine_grad"
+    operands = ("a", "target", "cos", "inverse_a", "inverse_t")
+    results = ("da",)
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [inputs[0]]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        a, t, *rows = inputs
+        cos, inverse_a, inverse_t = (row[:, None] for row in rows)
+        share = a.dtype.type(attrs["strength"] / len(a))
+        return [share * inverse_a * (cos * inverse_a * a - inverse_t * t)]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (a, t, cos, inverse_a, inverse_t), shape = inputs, types[0].shape
+        share = te.const(attrs["strength"] / shape[0])
+
+        def element(b: Expr, j: Expr) -> Expr:
+            return share * inverse_a[b] * (cos[b] * inverse_a[b] * a[b, j] - inverse_t[b] * t[b, j])
+
+        return [te.compute(shape, element, "da")]
+
+    def cases(self) -> list[Case]:
+        return [Case((*case.inputs, *(f32(case.inputs[0].shape[0]),) * 3), case.attrs) for case in _cases()]
+
+    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
+        rows = [rng.standard_normal(type_.shape).astype(np.float32) for type_ in case.inputs[:2]]
+        return [*rows, *Cosine().reference(rows, case.attrs)[1:]]

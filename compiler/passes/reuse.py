@@ -35,6 +35,8 @@ def _victim(program: Program, ops: Sequence[Op], index: int) -> str | None:
 
 def _elementwise_inputs(op: Op) -> Sequence[str]:
     """Inputs read only where the result is written, or before: all of a map, the layer's input of a sweep."""
+    if op.kind == "scan":
+        return ()
     if all(spec(part.kind).elementwise for part in op.parts):
         return op.inputs
     if op.parts[0].kind == "dense_dx" and any(part.kind == "dense_dw" for part in op.parts):

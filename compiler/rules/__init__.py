@@ -6,7 +6,19 @@ from pkgutil import iter_modules
 
 from strop.compiler.rules.backprop import Backprop as Backprop
 from strop.compiler.rules.base import Rule as Rule
+from strop.compiler.rules.blocks import Blocks as Blocks
+from strop.compiler.rules.cafo import CaFo as CaFo
+from strop.compiler.rules.dfa import DFA as DFA
+from strop.compiler.rules.dfa import SDFA as SDFA
+from strop.compiler.rules.drtp import DRTP as DRTP
+from strop.compiler.rules.fetril import FeTrIL as FeTrIL
+from strop.compiler.rules.fixed_m import FixedM as FixedM
+from strop.compiler.rules.forward_forward import ForwardForward as ForwardForward
 from strop.compiler.rules.head_only import HeadOnly as HeadOnly
+from strop.compiler.rules.mono_forward import MonoForward as MonoForward
+from strop.compiler.rules.pepita import MemPepita as MemPepita
+from strop.compiler.rules.pepita import Pepita as Pepita
+from strop.compiler.rules.sparse import Sparse as Sparse
 from strop.compiler.rules.tpsgd import TpSGD as TpSGD
 from strop.errors import RuleError, nearest
 

@@ -14,8 +14,14 @@ from strop.compiler.ops import spec
 from strop.compiler.optim import Optimizer
 from strop.errors import RuleError, nearest
 
-LOSSES = {"cross_entropy": INT32, "mse": FLOAT32}
+LOSSES = {"cross_entropy": INT32, "mse": FLOAT32, "l1": FLOAT32, "huber": FLOAT32, "bce": FLOAT32}
 """Task losses by name, with the dtype of their label."""
+
+DISTANCES: dict[str, dict[str, float]] = {"l1": {}, "huber": {"delta": 1.0}}
+"""Losses whose op is a local objective too: it sums over units, where a loss is the mean."""
+
+CONTAINED = {"cross_entropy": ("softmax", "log_softmax"), "bce": ("sigmoid",)}
+"""What a loss applies to the network's output itself."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,18 @@ class Task:
 
     def emit(self, b: Builder, prediction: str, name: str) -> str:
         """Emit the task loss of a prediction of the output's shape; returns the scalar."""
-        return b.emit1(self.loss, (prediction, self.label), name, loc=b.values[prediction].loc)
+        value, attrs = b.values[prediction], DISTANCES.get(self.loss)
+        if attrs is not None:
+            attrs = {"strength": 1 / value.shape[1], **attrs}
+        return b.emit1(self.loss, (prediction, self.label), name, loc=value.loc, **attrs or {})
+
+    def error(self, b: Builder) -> str:
+        """The gradient at the output, (B,K), of the loss emitted, a mean over the batch: the last layer's, or new."""
+        made = [op.outputs[0] for op in b.ops if op.kind == f"{self.loss}_grad"]
+        if made:
+            return made[0]
+        loss = next(op for op in b.ops if op.kind == self.loss)
+        return gradients(b, [loss], loss.outputs[0], [self.output])[self.output]
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,9 @@ class Rule(ABC):
     """
 
     name: ClassVar[str]
+
+    heads: ClassVar[bool] = False
+    """Whether a block with nothing to train has an objective too: that of its local head, which prediction uses."""
 
     freeze: tuple[str, ...] = field(default=(), kw_only=True)
     seed: int = field(default=0, kw_only=True)
@@ -121,7 +141,7 @@ class Rule(ABC):
 
     def emit_step(self, b: Builder, program: Program, task: Task, optimizer: Optimizer) -> str:
         """Emit the forward pass, then every block's objective, gradients and updates; returns the task loss."""
-        blocks = _disjoint(self.cut(program))
+        blocks = disjoint(self.cut(program))
         b.ops.extend(op for block in blocks for op in block.ops)
         loss = task.emit(b, program.output, "loss")
         losses = b.ops[-1:]
@@ -129,7 +149,7 @@ class Rule(ABC):
         for block in reversed(blocks):
             if block is blocks[-1]:
                 train(b, optimizer, block.params, [*block.ops, *losses], loss)
-            elif block.params:
+            elif block.params or self.heads:
                 start, known = len(b.ops), set(b.values)
                 objective = self.emit_objective(b, block, task)
                 heads = [v.name for v in b.values.values() if v.role is Role.STATE and v.name not in known]
@@ -146,7 +166,7 @@ def train(b: Builder, optimizer: Optimizer, params: Sequence[str], ops: Sequence
         optimizer.update(b, param, grads[param], b.values[param].loc)
 
 
-def _disjoint(blocks: list[Block]) -> list[Block]:
+def disjoint(blocks: list[Block]) -> list[Block]:
     """The blocks, if no parameter would be trained by two of them."""
     uses = Counter(param for block in blocks for param in block.params)
     for param, count in uses.items():
@@ -182,11 +202,11 @@ def _declare_label(b: Builder, program: Program, loss: str) -> str:
 
 
 def _check_logits(program: Program, loss: str) -> None:
-    """Refuse a softmax in front of the loss that contains one."""
+    """Refuse a softmax or sigmoid in front of the loss that contains one."""
     last = next(op for op in reversed(program.infer) if not spec(op.kind).free)
-    if loss == "cross_entropy" and last.kind in ("softmax", "log_softmax"):
+    if last.kind in CONTAINED.get(loss, ()):
         raise RuleError(
-            "the network ends in a softmax, which the cross_entropy loss applies itself",
+            f"the network ends in a {last.kind.removeprefix('log_')}, which the {loss} loss applies itself",
             where=last.loc, do="Remove it: the loss takes logits",
         )  # fmt: skip
 
@@ -205,7 +225,8 @@ def whole(program: Program) -> Block:
 def layerwise(program: Program) -> list[Block]:
     """One block a layer: an op with weights and the activations and normalisations behind it.
 
-    What follows (pooling, reshaping, adding) opens the next block, so no gradient passes through it.
+    What follows (pooling, reshaping, adding, anything behind a recurrent layer) opens the next block, so no gradient
+    passes through it.
     """
     blocks: list[list[Op]] = []
     pending: list[Op] = []
@@ -213,7 +234,7 @@ def layerwise(program: Program) -> list[Block]:
         if spec(op.kind).weighted:
             blocks.append([*pending, op])
             pending = []
-        elif blocks and not pending and spec(op.kind).follows:
+        elif blocks and not pending and spec(op.kind).follows and not spec(blocks[-1][-1].kind).activity:
             blocks[-1].append(op)
         else:
             pending.append(op)

@@ -1,7 +1,7 @@
 """tpSGD: every layer learns towards a fixed random projection of the label (arXiv 2208.08503).
 
 Hidden layer l minimises J(a_l, P_l y*), P_l fixed and random; the output layer minimises the task loss. Nothing passes
-back from layer to layer. A convolution's target sits on its channel means.
+back from layer to layer. A convolution's target sits on its channel means, a recurrent layer's on its last step.
 """
 
 from dataclasses import dataclass
@@ -11,47 +11,49 @@ from strop.compiler.dtypes import FLOAT32
 from strop.compiler.ir import Attr, Builder, Program
 from strop.compiler.ops import spec
 from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.rules.local import check_strength, rows
 from strop.errors import RuleError, nearest
 
-OBJECTIVES = ("l2", "l1")
+OBJECTIVES = ("l2", "l1", "cosine", "huber")
 
 
 @dataclass(frozen=True)
 class TpSGD(Rule):
     """Target projection SGD.
 
-    objective: 'l2' (delta = strength (a - t)) or 'l1' (delta = strength sign(a - t)).  strength: weight of the hidden
-    layers' objectives beside the task loss; under SGD, the ratio of their learning rates.
+    objective: 'l2' (delta = strength (a - t)), 'l1' (delta = strength sign(a - t)), 'huber' (a - t limited to +-delta)
+    or 'cosine' (1 - cos(a, t), which leaves lengths free).  strength: weight of the hidden layers' objectives beside
+    the task loss; under SGD, the ratio of their learning rates.  delta: of huber.
     """
 
     name = "tpsgd"
 
     objective: str = "l2"
     strength: float = 1.0
+    delta: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.strength > 0:
-            raise RuleError(f"the strength of tpSGD must be positive, not {self.strength}")
+        check_strength(self.strength)
+        if self.objective == "cross_entropy":
+            raise RuleError("tpSGD compares an activity with a target, and cross_entropy with a label",
+                            do="Use the rule fixed-m, which is cross_entropy on a random projection")  # fmt: skip
         if self.objective not in OBJECTIVES:
             raise RuleError(f"tpSGD has no objective {self.objective!r}", do=nearest(self.objective, OBJECTIVES))
+        if not self.delta > 0:
+            raise RuleError(f"huber's delta must be positive, not {self.delta}")
 
     def cut(self, program: Program) -> list[Block]:
         """One block a layer."""
         return layerwise(program)
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
-        """J(a, t) on the units of a dense layer or the channel means of a convolution."""
-        activity, loc = block.activity, block.loc
-        shape = b.values[activity].shape
-        if len(shape) == 4:
-            image = shape[2:]
-            mean = b.emit1(
-                "avg_pool2d", (activity,), f"{activity}.mean", loc=loc, kernel=image, stride=image, padding=(0, 0)
-            )
-            activity = b.emit1("reshape", (mean,), f"{activity}.channels", loc=loc, shape=shape[:2])
-        target = self._target(b, block, activity, task)
-        name = f"{block.output}.objective"
-        return b.emit1(self.objective, (activity, target), name, loc=loc, strength=self.strength)
+        """J(a, t) on what is seen of a layer."""
+        activity = rows(b, block)
+        attrs: dict[str, Attr] = {"strength": self.strength}
+        if self.objective == "huber":
+            attrs["delta"] = self.delta
+        inputs, name = (activity, self._target(b, block, activity, task)), f"{block.output}.objective"
+        return b.emit1(self.objective, inputs, name, loc=block.loc, **attrs)
 
     def _target(self, b: Builder, block: Block, activity: str, task: Task) -> str:
         """t = P y*, the same bits on every machine; the stream is named after the layer's weight."""

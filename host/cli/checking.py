@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 
 from strop.errors import UsageError
-from strop.host.cli.choices import bundle_of, device_of, optimizer_of, record, rule_of, samples_for, signature_of
+from strop.host.cli.choices import (
+    bundle_of, device_of, optimizer_of, record, replay_of, rule_of, samples_for, signature_of,
+)  # fmt: skip
 from strop.host.cli.command import Outcome, verb
 from strop.host.cli.options import Build, Folder, Model, Shared, Tools
 from strop.host.cli.show import facts, table
@@ -115,7 +117,8 @@ def _reference(model: str, build: Build) -> "Reference | None":
     from strop.host.reference import reference
     from strop.host.zoo import load_model
 
-    return reference(rule_of(build), load_model(model)[1], build.loss, optimizer_of(build))
+    module, replay = load_model(model)[1], replay_of(build)
+    return reference(rule_of(build), module, build.loss, optimizer_of(build), replay=replay)
 
 
 def _show_verdict(out: Console, verdict: "Verdict", board: str) -> None:

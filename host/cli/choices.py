@@ -14,6 +14,7 @@ from strop.host.runs import Run, tools_used
 if TYPE_CHECKING:
     from torch import nn
 
+    from strop.compiler.adaptation import Replay
     from strop.compiler.bundle import Bundle
     from strop.compiler.optim import Optimizer, Schedule
     from strop.compiler.rules.base import Rule
@@ -38,7 +39,8 @@ def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board
             _put_in(module, Path(weights))
         return compile_model(
             module, example, name=name, loss=build.loss, rule=rule_of(build), optimizer=optimizer_of(build),
-            board=board or shared.board, batch=build.batch, schedules=build.schedules or None, progress=stage,
+            board=board or shared.board, batch=build.batch, replay=replay_of(build) or 0,
+            schedules=build.schedules or None, progress=stage,
         )  # fmt: skip
 
 
@@ -114,6 +116,17 @@ def optimizer_of(build: Build) -> "Optimizer":
         return SGD(**given, momentum=0.9 if build.momentum is None else build.momentum)
     kinds: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "lion": Lion}
     return kinds[build.optimizer](**given)
+
+
+def replay_of(build: Build) -> "Replay | None":
+    """The buffer of samples on the board, if there is to be one."""
+    from strop.compiler.adaptation import Replay
+
+    if build.replay:
+        return Replay(build.replay, build.replay_batch, build.replay_dtype)
+    if (build.replay_batch, build.replay_dtype) != (Build.replay_batch, Build.replay_dtype):
+        raise UsageError("there is no buffer to replay from", do="Give its size with --replay")
+    return None
 
 
 def schedule_of(build: Build) -> "Schedule":

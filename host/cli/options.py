@@ -57,6 +57,9 @@ class Build:
     clip_value: Annotated[float | None, Option(help="Largest magnitude of a gradient's element.")] = None
     clip_norm: Annotated[float | None, Option(help="Largest norm of each parameter's gradient.")] = None
     accumulate: Annotated[int, Option(help="Steps whose gradients are averaged into one update.")] = 1
+    replay: Annotated[int, Option(help="Samples that the board keeps and trains on again; 0 for none.")] = 0
+    replay_batch: Annotated[int, Option(help="Kept samples a step.")] = 1
+    replay_dtype: Annotated[str, Option(help="Format of kept samples: float32, or int8 in a quarter.")] = "float32"
     loss: Annotated[str, Option(help="cross_entropy or mse.")] = "cross_entropy"
     batch: Annotated[int, Option(help="Samples a step.")] = 1
     seed: Annotated[int, Option(help="Of the rule's random tensors, the split and the order of samples.")] = 0

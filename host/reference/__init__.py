@@ -12,23 +12,32 @@ from pkgutil import iter_modules
 import torch
 from torch import nn
 
+from strop.compiler.adaptation import Replay
 from strop.compiler.optim import Optimizer
 from strop.compiler.rules.base import Rule
 from strop.host.reference.base import Reference as Reference
 from strop.host.reference.optimizers import torch_optimizer
+from strop.host.reference.replay import Replayed
 
 
 def reference(
-    rule: Rule, model: nn.Module, loss: str, optimizer: Optimizer, *, dtype: torch.dtype = torch.float64
+    rule: Rule,
+    model: nn.Module,
+    loss: str,
+    optimizer: Optimizer,
+    *,
+    dtype: torch.dtype = torch.float64,
+    replay: Replay | None = None,
 ) -> Reference | None:
     """Return a trainer of a copy of `model` by the same rule, or None when the rule or the optimizer has no reference.
 
-    Raises UsageError for an unknown loss.
+    replay: the buffer it trains again from, if any.  Raises UsageError for an unknown loss.
     """
     kind = references().get(rule.name)
     if kind is None or torch_optimizer(optimizer, {}) is None:
         return None
-    return kind(rule, model, loss, optimizer, dtype)
+    made = kind(rule, model, loss, optimizer, dtype)
+    return Replayed(made, replay, rule.seed) if replay else made
 
 
 @cache

@@ -1,8 +1,11 @@
 """Backpropagation, by autograd."""
 
+from contextlib import nullcontext
+
 from torch import Tensor
 
 from strop.host.reference.base import Reference
+from strop.host.reference.recurrent import Truncated
 
 
 class Backprop(Reference):
@@ -12,5 +15,6 @@ class Backprop(Reference):
 
     def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The task loss, twice."""
-        loss = self.task(self.model(x), y)
+        with Truncated(self.settings.truncate) if self.settings.truncate else nullcontext():
+            loss = self.task(self.model(x), y)
         return loss, loss

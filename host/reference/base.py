@@ -19,8 +19,11 @@ from strop.host.reference.optimizers import torch_optimizer
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": functional.cross_entropy,
     "mse": functional.mse_loss,
+    "l1": functional.l1_loss,
+    "huber": functional.huber_loss,
+    "bce": functional.binary_cross_entropy_with_logits,
 }
-"""Task losses: the mean over the batch (mse: over all elements)."""
+"""Task losses: the mean over the batch, of all but cross_entropy over all elements."""
 
 
 class Reference(ABC):
@@ -62,7 +65,8 @@ class Reference(ABC):
         """
         target_type = torch.int64 if self.loss == "cross_entropy" else self.dtype
         inputs, target = torch.as_tensor(x, dtype=self.dtype), torch.as_tensor(y, dtype=target_type)
-        self.model.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
         try:
             loss, objective = self.objective(inputs, target)
             torch.autograd.backward(objective)

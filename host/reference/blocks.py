@@ -2,6 +2,7 @@
 
 A block is a layer with weights (linear, conv1d, conv2d), the activations and normalisations called right after it, and
 whatever was called since the block before (pooling, reshaping, adding). What follows the last layer belongs to it.
+Each layer of a recurrent stack is a block of its own: its output is its last state, and what follows begins the next.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from strop.host.reference import recurrent
 from strop.host.reference.base import Reference
 
-LAYERS = frozenset({"linear", "conv1d", "conv2d"})
+LAYERS = frozenset({"linear", "conv1d", "conv2d", *recurrent.CELLS})
 FOLLOWERS = frozenset({
     "relu", "leaky_relu", "relu6", "hardtanh", "tanh", "sigmoid", "softmax", "log_softmax",
     "batch_norm", "layer_norm", "group_norm", "instance_norm",
@@ -25,11 +27,15 @@ VIEWS = frozenset({"flatten", "reshape", "view", "squeeze", "unsqueeze"})
 
 @dataclass
 class Block:
-    """What ran in a block. output: result of its last call.  last: name of that call.  weight: of its layer."""
+    """What ran in a block. output: result of its last call.  last: name of that call.  weight: of its layer.
+
+    layer: a copy of what the layer itself gave, before any activation.
+    """
 
     output: Tensor
     last: str
     weight: Tensor | None = None
+    layer: Tensor | None = None
 
 
 class LayerLocal(Reference):
@@ -40,20 +46,25 @@ class LayerLocal(Reference):
     def run(self, x: Tensor) -> tuple[Tensor, list[Block]]:
         """The network's output and its blocks, in order; nothing a block reads from another carries a gradient."""
         if not self._numbers:
-            with torch.no_grad(), _Pass(()) as first:
+            with torch.no_grad(), _Pass((), 0) as first:
                 self.model(x)
-            self._numbers = _number(first.calls)
-        with _Pass(self._numbers) as cut:
+            self._numbers = self.numbered(first.calls)
+        with _Pass(self._numbers, self.settings.truncate) as cut:
             output = self.model(x)
         return output, list(cut.blocks.values())
+
+    def numbered(self, calls: Sequence[str]) -> tuple[int, ...]:
+        """The block of each call, by name: a layer each."""
+        return _number(calls)
 
 
 def _number(calls: Sequence[str]) -> tuple[int, ...]:
     """The block of each call."""
-    numbers, block, complete = [], 0, False
+    numbers, block, complete, before = [], 0, False, ""
     for name in calls:
-        if complete and name not in FOLLOWERS:
+        if complete and (name not in FOLLOWERS or before in recurrent.CELLS):
             block, complete = block + 1, False
+        before = name
         complete = complete or name in LAYERS
         numbers.append(block)
     last = max((number for number, name in zip(numbers, calls, strict=True) if name in LAYERS), default=0)
@@ -63,12 +74,13 @@ def _number(calls: Sequence[str]) -> tuple[int, ...]:
 class _Pass(TorchFunctionMode):
     """Follows one forward pass and cuts it between blocks.
 
-    numbers: the block of each call, in order; empty to find the calls without cutting.
+    numbers: the block of each call, in order; empty to find the calls without cutting.  truncate: steps that an error
+    goes back in a recurrent layer; 0 for all.
     """
 
-    def __init__(self, numbers: Sequence[int]) -> None:
+    def __init__(self, numbers: Sequence[int], truncate: int) -> None:
         super().__init__()
-        self.numbers = numbers
+        self.numbers, self.truncate = numbers, truncate
         self.calls: list[str] = []
         self.blocks: dict[int, Block] = {}
         self.owners: dict[int, tuple[int, Tensor]] = {}  # by id, which is unique while the tensor is kept here
@@ -79,7 +91,9 @@ class _Pass(TorchFunctionMode):
         """Run one call of the forward pass."""
         del types
         name = func.__name__.strip("_")
-        number = self.numbers[min(len(self.calls), len(self.numbers) - 1)] if self.numbers else 0
+        if name in recurrent.CELLS:
+            return self._recurrent(name, args)
+        number = self._number()
         result = func(
             *(self._cut(value, number) for value in args),
             **{key: self._cut(value, number) for key, value in (kwargs or {}).items()},
@@ -95,6 +109,24 @@ class _Pass(TorchFunctionMode):
         self.owners.update({id(piece): (number, piece) for piece in pieces})
         return result
 
+    def _number(self) -> int:
+        """The block of the next call."""
+        return self.numbers[min(len(self.calls), len(self.numbers) - 1)] if self.numbers else 0
+
+    def _recurrent(self, name: str, args: Sequence[Any]) -> tuple[Tensor, ...]:
+        """A stack of recurrent layers, each a call of its own."""
+        steps, last, cells = args[0], [], []
+        for weights in recurrent.stacked(args):
+            number = self._number()
+            steps, cell = recurrent.states(name, self._cut(steps, number), weights, self.truncate)
+            last.append(steps[:, -1])
+            cells.append(cell)
+            self._record(number, name, last[-1], weights[:1])
+            self.owners[id(steps)] = (number, steps)
+        made = recurrent.results(name, steps, last, cells)
+        self.owners.update({id(each): (number, each) for each in made})
+        return made
+
     def _cut(self, value: Any, number: int) -> Any:
         """A constant copy of what another block made; anything else as it is."""
         if isinstance(value, tuple | list):
@@ -109,3 +141,4 @@ class _Pass(TorchFunctionMode):
         block.output, block.last = result, name
         if name in LAYERS:
             block.weight = next(weight for weight in weights if weight is not None)
+            block.layer = result.clone()

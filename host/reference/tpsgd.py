@@ -3,19 +3,19 @@
     a = mean over the image of the block's output (convolution), or the output itself (fully connected)
     P[j, c] = high or low, by the sign of the generator at (seed, CRC-32 of "<weight's name>.target", j K + c)
     t = column c of P for a label c;  t = scale S y, S[j, k] the same signs, for a real label y in R^K
-    J = strength/2 |a - t|^2 (l2) or strength |a - t|_1 (l1), summed over units, mean over the batch
+    l2:     J = strength/2 |a - t|^2         l1:    J = strength |a - t|_1
+    cosine: J = strength (1 - cos(a, t))     huber: J = strength sum h(a - t), h(d) = d^2/2 up to delta, then straight
 
-P has float32 values; all else is in the reference's dtype.
+J is the mean over the batch; in cos, 1e-8 is added to squared lengths. t of a class has float32 values; all else is in
+the reference's dtype.
 """
 
-from zlib import crc32
-
 import numpy as np
-import torch
 from torch import Tensor
+from torch.nn import functional
 
-from strop.compiler.rng import sign
-from strop.host.reference.blocks import Block, LayerLocal
+from strop.host.reference.blocks import Block
+from strop.host.reference.local import Local, means
 
 REACH = {
     "sigmoid": (0.1, 0.9),
@@ -23,34 +23,37 @@ REACH = {
     "relu6": (0.0, 1.0),
     "hardtanh": (0.0, 1.0),
     "leaky_relu": (-0.1, 1.0),
+    "rnn_relu": (0.0, 1.0),
 }
 """Low and high target by the last function of a block; (-0.9, 0.9) for any other."""
 
 
-class TpSGD(LayerLocal):
+class TpSGD(Local):
     """Every block but the last follows the gradient of its own J."""
 
     rule = "tpsgd"
 
-    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The task loss, and its sum with every J."""
-        output, blocks = self.run(x)
-        loss = self.task(output, y)
-        local = [self._distance(block, y, output.shape[1]) for block in blocks[:-1]]
-        return loss, torch.stack([loss, *local]).sum()
+    def local(self, block: Block, y: Tensor, output: Tensor) -> Tensor:
+        """J of a block."""
+        a = means(block)
+        t = self._target(block, y, a.shape[1], output.shape[1])
+        return self._share(a, t) / len(a) * float(self.settings.strength)
 
-    def _distance(self, block: Block, y: Tensor, classes: int) -> Tensor:
-        a = block.output.flatten(2).mean(2) if block.output.ndim > 2 else block.output
-        error = a - self._target(block, y, a.shape[1], classes)
-        share = error.abs() if self.settings.objective == "l1" else error.square() / 2
-        total: Tensor = share.sum() / len(error)
-        return total * float(self.settings.strength)
+    def _share(self, a: Tensor, t: Tensor) -> Tensor:
+        """J without its strength, summed over the batch."""
+        match self.settings.objective:
+            case "l1":
+                return (a - t).abs().sum()
+            case "huber":
+                return functional.huber_loss(a, t, reduction="sum", delta=self.settings.delta)
+            case "cosine":
+                lengths = [(v.square().sum(1) + 1e-8).sqrt() for v in (a, t)]
+                return (1 - (a * t).sum(1) / (lengths[0] * lengths[1])).sum()
+        return (a - t).square().sum() / 2
 
     def _target(self, block: Block, y: Tensor, units: int, classes: int) -> Tensor:
-        name = next(name for name, parameter in self.parameters.items() if parameter is block.weight)
-        signs = sign(self.settings.seed, crc32(f"{name}.target".encode()), np.arange(units * classes))
-        signs = signs.reshape(units, classes)
-        low, high = (np.float32(value) for value in REACH.get(block.last, (-0.9, 0.9)))
+        signs = self.signs(f"{self.name(block)}.target", units, classes)
+        low, high = REACH.get(block.last, (-0.9, 0.9))
         if y.is_floating_point():
-            return y @ torch.as_tensor(signs * high, dtype=self.dtype).T
-        return torch.as_tensor(np.where(signs > 0, high, low), dtype=self.dtype)[:, y].T
+            return y @ self.tensor(signs).T * high
+        return self.tensor(np.where(signs > 0, np.float32(high), np.float32(low)))[:, y].T

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded
 from cbuild import RUNTIME, build_shared, has_compiler
+from magnitudes_recurrent import RECURRENT
 
 from strop.compiler.ops import spec
 from strop.compiler.schedules import Tiling
@@ -70,7 +71,7 @@ def terms(case: OpCase) -> int:
     """Terms of the longest sum."""
     inputs, outputs = case.case.inputs, case.infer()
     macs = spec(case.kind).macs(inputs, outputs, case.case.attrs)
-    return -(-(macs or max(t.size for t in inputs)) // min(t.size for t in outputs))
+    return -(-(macs or max((t.size for t in inputs), default=1)) // min(t.size for t in outputs))
 
 
 def magnitude(case: OpCase, inputs: list[Array]) -> list[Array]:
@@ -142,6 +143,7 @@ def contrast(g: Array, *activity: Array, a: Mapping[str, Any]) -> list[Array]:
 
 
 MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
+    **RECURRENT,
     "tanh_grad": lambda dy, y, a: [dy * (1 + y * y)],
     "sigmoid_grad": lambda dy, y, a: [dy * y * (1 + y)],
     "sigmoid": lambda x, a: [np.ones_like(x)],
@@ -168,4 +170,8 @@ MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     "peer_grad": lambda m, a: [2 * a["peer"] / len(m) * (m + m.mean())],
     "modulate": lambda x, e, a: [x + a["scale"] * a["strength"] * e.sum(1).max()],
     "gap": lambda z, clean, moved, a: spec("gap").reference([z, clean, -moved], a), "gap_grad": plus("gap_grad"),
+    "replay_draw": lambda new, kept, *rest, a: spec("replay_draw").reference([new, np.abs(kept * 1.0), *rest], a),
+    "class_mean": lambda mean, f, y, nth, a: spec("class_mean").reference([mean, f + 2 * mean.max(), y, nth], a),
+    "class_priority": lambda seen, y, step, a: [np.ones((len(y), len(seen)))],
+    "pseudo_features": lambda f, y, choice, mean, a: [f.max() + 2 * mean.max() * np.ones((len(y) + len(choice), 1)), None],
 }  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import OP_CASES, Array, CompiledCase, OpCase
+from formulas_recurrent import RECURRENT
 from torch import Tensor
 
 from strop.compiler import rng as generator
@@ -180,6 +181,18 @@ def distance(a: Tensor, t: Tensor) -> Tensor:
     return F.l1_loss(a, t, reduction="sum") / len(a)
 
 
+def huber(a: Tensor, t: Tensor, delta: float) -> Tensor:
+    return F.huber_loss(a, t, reduction="sum", delta=delta) / len(a)
+
+
+def cosine_parts(z: Tensor, t: Tensor, a: Attrs) -> list[Tensor]:
+    """By torch's cosine_similarity of rows with one more element each, which gives them a length."""
+    more = 1e-4 * torch.eye(2, dtype=z.dtype)
+    longer = [torch.cat([v, e.expand(len(v), -1)], 1) for v, e in zip((z, t), more, strict=True)]
+    cos = F.cosine_similarity(*longer)
+    return [a["strength"] * (1 - cos).mean()[None], cos, *(1 / v.norm(dim=1) for v in longer)]
+
+
 def mean_gradient(function: Formula, a: Tensor, t: Tensor) -> Tensor:
     return pull(lambda v: function(v, t), a, torch.ones((), dtype=a.dtype))
 
@@ -330,7 +343,100 @@ def modulate(x: Tensor, e: Tensor, a: Attrs) -> Tensor:
     return x + a["strength"] * F.linear(e, matrix).view_as(x)
 
 
+def shares(a: Attrs, first: int, wholes: Sequence[int]) -> list[int]:
+    """Integers below each whole, from 24 bits of the generator at numbers from `first` on; products in float32."""
+    words = [int(generator.rng(a["seed"], a["tensor"], first + i)) >> 8 for i in range(len(wholes))]
+    return [int(np.float32(word / 2**24) * np.float32(whole)) for word, whole in zip(words, wholes, strict=True)]
+
+
+def replay_slot(seen: Tensor, a: Attrs) -> Tensor:
+    """Sample t of the reservoir, counted from 1, goes to one of t places, of which the first are slots."""
+    first = int(seen) - a["rows"] + 1
+    among = range(first, first + a["rows"])
+    places = shares(a, first - 1, among)
+    return torch.tensor([t - 1 if t <= a["slots"] else place for t, place in zip(among, places, strict=True)])
+
+
+def replay_pick(seen: Tensor, a: Attrs) -> Tensor:
+    before = int(seen) - a["new"]
+    picks = shares(a, before * a["rows"], [min(before, a["slots"])] * a["rows"])
+    return torch.tensor(picks if before else [-1] * a["rows"])
+
+
+def replay_draw(new: Tensor, kept: Tensor, pick: Tensor, peak: Tensor | None = None, *, a: Attrs) -> Tensor:
+    rows = [*new]
+    for j, slot in enumerate(pick.tolist()):
+        if slot < 0:
+            rows.append(new[(len(new) + j) % len(new)])
+            continue
+        row = kept[slot].to(new.dtype) if peak is None else kept[slot].to(new.dtype) / 127 * peak[slot]
+        rows.append(row.clamp(0, a["classes"] - 1) if a["classes"] else row)
+    return torch.stack(rows)
+
+
+def replay_store(kept: Tensor, rows: Tensor, slot: Tensor, peak: Tensor | None = None, *, a: Attrs) -> Tensor:
+    del a
+    kept = kept.clone()
+    for b, at in enumerate(slot.tolist()):
+        if at in range(len(kept)):
+            kept[at] = rows[b] if peak is None else (rows[b] / peak[b] * 127).clamp(-127, 127).round()
+    return kept
+
+
+def class_count(seen: Tensor, y: Tensor, a: Attrs) -> Tensor:
+    del a
+    real = y[(y >= 0) & (y < len(seen))].long()
+    touched = torch.bincount(real, minlength=len(seen))
+    return torch.where(touched > 0, (seen.clamp(0, 2**24) + touched).clamp(max=2**24 + 1), seen)
+
+
+def class_nth(seen: Tensor, y: Tensor, a: Attrs) -> Tensor:
+    """Counted back from the end of the batch."""
+    del a
+    left: dict[int, int] = {}
+    nth = []
+    for label in reversed(y.tolist()):
+        nth.append(float(seen[min(max(label, 0), len(seen) - 1)]) - left.get(label, 0))
+        left[label] = left.get(label, 0) + 1
+    return torch.tensor(nth[::-1])
+
+
+def class_mean(mean: Tensor, f: Tensor, y: Tensor, nth: Tensor, a: Attrs) -> Tensor:
+    del a
+    mean = mean.clone()
+    for feature, label, n in zip(f, y.tolist(), nth, strict=True):
+        if label in range(len(mean)):
+            mean[label] = ((n - 1) * mean[label] + feature) / n
+    return mean
+
+
+def class_priority(seen: Tensor, y: Tensor, step: Tensor, a: Attrs) -> Tensor:
+    k = len(seen)
+    rows = torch.full((len(y), k), -1.0)
+    for b, label in enumerate(y.tolist()):
+        for c in seen.nonzero().flatten().tolist():
+            rows[b, c] = float(generator.uniform(a["seed"], a["tensor"], (int(step) * len(y) + b) * k + c))
+        rows[b, label] = -0.5
+    return rows
+
+
+def old_classes(seen: Tensor, y: Tensor, a: Attrs) -> Tensor:
+    del a
+    own = y.clamp(0, len(seen) - 1).tolist()
+    others = [[c if seen[c] else n for c in range(len(seen)) if c != n] for n in own]
+    return torch.tensor(others).T.flatten()
+
+
+def pseudo_features(f: Tensor, y: Tensor, choice: Tensor, mean: Tensor, a: Attrs) -> list[Tensor]:
+    del a
+    own, chosen = y.clamp(0, len(mean) - 1).long(), choice.long()
+    again = len(chosen) // len(f)
+    centred = (f - mean[own]).repeat(again, 1)
+    return [torch.cat([f, centred + mean[chosen]]), torch.cat([own, chosen])]
+
+
 FORMULAS: dict[str, Formula] = {
+    **RECURRENT,
     "dense": lambda x, w, b=None, *, a: F.linear(x, w, b),
     "dense_dx": lambda dy, w, a: pull(lambda x: F.linear(x, w), torch.zeros(len(dy), w.shape[1], dtype=dy.dtype), dy),
     "dense_dw": lambda dy, x, a: pull(
@@ -385,10 +491,20 @@ FORMULAS: dict[str, Formula] = {
     "cross_entropy_grad": lambda e, s, y, a: mean_gradient(F.cross_entropy, e.log(), y.long()),
     "mse": lambda z, y, a: F.mse_loss(z, y)[None],
     "mse_grad": lambda z, y, a: mean_gradient(F.mse_loss, z, y),
+    "bce": lambda z, y, a: F.binary_cross_entropy_with_logits(z, y)[None],
+    "bce_grad": lambda z, y, a: mean_gradient(F.binary_cross_entropy_with_logits, z, y),
     "l2": lambda z, t, a: a["strength"] * half_square(z, t)[None],
     "l2_grad": lambda z, t, a: a["strength"] * mean_gradient(half_square, z, t),
     "l1": lambda z, t, a: a["strength"] * distance(z, t)[None],
     "l1_grad": lambda z, t, a: a["strength"] * mean_gradient(distance, z, t),
+    "huber": lambda z, t, a: a["strength"] * huber(z, t, a["delta"])[None],
+    "huber_grad": lambda z, t, a: a["strength"] * mean_gradient(lambda z, t: huber(z, t, a["delta"]), z, t),
+    "dot": lambda z, t, a: a["strength"] * torch.linalg.vecdot(z, t).mean()[None],
+    "dot_grad": lambda t, a: a["strength"] * t / len(t),
+    "cosine": cosine_parts,
+    "cosine_grad": lambda z, t, c, i, j, a: pull(lambda z: cosine_parts(z, t, a)[0], z, torch.ones(1, dtype=z.dtype)),
+    "sign": lambda x, a: x.sign(),
+    "random_dense": lambda x, a: x @ projection(x.shape[1], a["units"], a) * a["scale"],
     "random_target": random_target,
     "random_projection": lambda y, a: y @ projection(a["units"], y.shape[1], a).T * a["scale"],
     "sgd": paced(sgd_step, [0]),
@@ -421,10 +537,22 @@ FORMULAS: dict[str, Formula] = {
     "modulate": modulate,
     "gap": lambda z, clean, moved, a: a["strength"] * (z * clean - z * moved).flatten(1).sum(1).mean()[None],
     "gap_grad": lambda clean, moved, a: a["strength"] * torch.sub(clean, moved),
+    "tally": lambda n, a: torch.tensor({1: [1], 2: [10], 3: [4], 5: [4]}[a["by"]]),
+    "abs_max": lambda x, a: torch.linalg.vector_norm(x.flatten(1), math.inf, dim=1),
+    "replay_slot": replay_slot, "replay_pick": replay_pick, "replay_draw": replay_draw, "replay_store": replay_store,
+    "class_count": class_count, "class_nth": class_nth, "class_mean": class_mean, "class_priority": class_priority,
+    "choose_class": lambda p, a: [(p == p.amax(1, keepdim=True)).to(torch.uint8).argmax(1), p.amax(1)],
+    "old_classes": old_classes, "pseudo_features": pseudo_features,
 }  # fmt: skip
 
 
-ROUNDED = {"cross_entropy_grad": 1e-7, "softmax_grad": 1e-6, "log_softmax_grad": 1e-6, "normalize_dx": 2e-6}
+ROUNDED = {
+    "cross_entropy_grad": 1e-7,
+    "softmax_grad": 1e-6,
+    "log_softmax_grad": 1e-6,
+    "normalize_dx": 2e-6,
+    "cosine_grad": 1e-7,
+}
 """Absolute tolerance where drawn inputs depend on each other, exactly in float32 only: `sum` is the sum of `exp`."""
 
 

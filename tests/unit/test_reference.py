@@ -129,7 +129,7 @@ def test_a_real_label_is_projected():
     x, y = np.random.default_rng(0).standard_normal((4, 7)), np.random.default_rng(1).random((4, 3))
     w, b = (tensor.detach().numpy().astype(np.float64) for tensor in model[0].parameters())
     a = np.tanh(x @ w.T + b)
-    target = y @ (projection("0.weight", 5, 3, -1, 1) * np.float64(np.float32(0.9))).T
+    target = y @ (projection("0.weight", 5, 3, -1, 1) * 0.9).T
     delta = (a - target) * (1 - a * a) / len(x)
     trainer.step(x, y)
     np.testing.assert_allclose(trainer.state()["0.weight"], w - 0.1 * delta.T @ x, rtol=1e-12)

@@ -192,7 +192,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown loss": (lambda: Backprop().apply(mlp(), "msee", SGD()), "no loss is called 'msee'. Did you mean 'mse'"),
     "unknown rule": (lambda: rule_class("backprob"), "no rule is called 'backprob'. Did you mean 'backprop'"),
     "unknown objective": (lambda: TpSGD("l3"), "tpSGD has no objective 'l3'"),
-    "no strength": (lambda: TpSGD(strength=0), "the strength of tpSGD must be positive, not 0"),
+    "no strength": (lambda: TpSGD(strength=0), "the strength of a local objective must be positive, not 0"),
     "an image as output": (
         lambda: Backprop().apply(Net(1, 4, 4).conv(2).program(), "mse", SGD()),
         "the network's output has shape (1, 2, 2, 2)",

@@ -17,6 +17,8 @@ PARAMETER_BYTES = {
     "cnn-3x18x18": 131_048,
     "digits-cnn": 4 * (80 + 4_128 + 330),
     "conv1d-har": 4 * (248 + 656 + 645),
+    "rnn-row": 4 * (64 * (28 + 64 + 2) + 650),
+    "gru-har": 4 * (3 * 32 * (6 + 32 + 2) + 165),
 }
 
 PUBLISHED_COUNTS = {"resnet8": 78_666, "ds-cnn": 24_908, "fc-autoencoder": 269_992}

@@ -15,9 +15,9 @@ def handlers() -> dict[str, Handler]:
 
 
 LAYERS = (
-    "Linear, Conv1d, Conv2d, Embedding, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, Softmax, LogSoftmax, MaxPool1d, "
-    "MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, mean, BatchNorm1d, BatchNorm2d, LayerNorm, "
-    "GroupNorm, InstanceNorm, Dropout, Flatten and reshape, cat, stack, slices, chunk and split, and the sum, "
+    "Linear, Conv1d, Conv2d, RNN, GRU, LSTM, Embedding, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, Softmax, LogSoftmax, "
+    "MaxPool1d, MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, mean, BatchNorm1d, BatchNorm2d, "
+    "LayerNorm, GroupNorm, InstanceNorm, Dropout, Flatten and reshape, cat, stack, slices, chunk and split, the sum, "
     "difference and product of two branches"
 )
 """What capture reads, as told to the user."""
@@ -28,8 +28,6 @@ INSTEAD = {
     "elu": "Use LeakyReLU or Tanh instead",
     "hardswish": "Use ReLU6 instead",
     "pad": "Use the padding of Conv2d or of the pooling layer instead",
-    "LSTM": "Use Conv2d over a window of samples instead",
-    "GRU": "Use Conv2d over a window of samples instead",
     "matmul": "Use Linear instead",
     "detach": "Remove it, and name the layers that shall not learn in the rule's freeze list",
     "wrap_with_set_grad_enabled": "Remove it, and name the layers that shall not learn in the rule's freeze list",

@@ -10,7 +10,13 @@ MOST_ROWS = 1 << 22
 
 
 def _linear(call: Call) -> str:
-    return call.emit("dense", [call.activation(rank=2), *call.weights("weight", "bias")])
+    """Of samples, or of every step of a sequence (B,T,I): then each step is a row."""
+    x, weights = call.activation(), call.weights("weight", "bias")
+    if len(call.shape(x)) != 3:
+        return call.emit("dense", [call.activation(rank=2), *weights])
+    batch, steps, features = call.shape(x)
+    y = call.emit("dense", [call.reshape(x, (batch * steps, features)), *weights])
+    return call.reshape(y, (batch, steps, call.shape(y)[1]))
 
 
 def _conv(call: Call) -> str:
