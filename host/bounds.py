@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from strop.compiler.dtypes import DType
-from strop.compiler.ir import Op, Program
+from strop.compiler.ir import Op, Program, TensorType
 from strop.compiler.kernels import kernel_runs
 from strop.compiler.ops import spec
 
@@ -169,6 +169,15 @@ class Counting:
         """A comparison and a branch in every turn, counted with the first tensor."""
         largest = self.compute(shape, lambda *i: Term("argmax", (_term(element(*i)[0]),), tuple(axes)), name)
         return largest, self.compute(shape, lambda *i: largest[i], name)
+
+    def scatter(
+        self, variable: TensorType, inputs: Sequence[Any], place: Callable[..., Any], element: Callable[..., Any],
+        name: str,
+    ) -> Tensor:
+        """The rows that are written."""
+        del place
+        shape = (inputs[0].shape[0], *variable.shape[1:])
+        return self.compute(shape, lambda r, *i: element(inputs, r, *i), name)
 
     def where(self, condition: Any, then: Any, otherwise: Any) -> Term:
         """A choice."""

@@ -4,7 +4,7 @@ tpSGD (arXiv 2208.08503): J(a, t) with t = P y*, P fixed and random, one column 
 DFA (Nokland 2016): <a, B y*> and <a, B e>.  Fixed M: the task loss of M a.  No random tensor is ever stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -350,13 +350,13 @@ COSINE_EPS = 1e-8
 class Cosine(OpSpec):
     """a (B,n), t (B,n) -> J (1) = strength times the mean over the batch of 1 - cos(a, t), and what its gradient uses:
 
-    cos (B) = <a, t> inverse_a inverse_t, and the inverse lengths (B), 1 / sqrt(|a|^2 + 1e-8). attrs: strength.
+    <a, t> (B), and the inverse lengths of both (B), 1 / sqrt(|a|^2 + 1e-8); cos is their product. attrs: strength.
     """
 
     kind = "cosine"
     operands = ("a", "target")
-    results = ("objective", "cos", "inverse_a", "inverse_t")
-    suffixes = ("", ".cos", ".inverse_a", ".inverse_t")
+    results = ("objective", "dot", "inverse_a", "inverse_t")
+    suffixes = ("", ".dot", ".inverse_a", ".inverse_t")
     working = (1, 2, 3)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
@@ -366,18 +366,20 @@ class Cosine(OpSpec):
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         a, t = inputs
         inverse_a, inverse_t = (1 / np.sqrt(np.square(x).sum(1) + x.dtype.type(COSINE_EPS)) for x in inputs)
-        cos = (a * t).sum(1) * inverse_a * inverse_t
-        return [((1 - cos).mean(keepdims=True) * attrs["strength"]).astype(a.dtype), cos, inverse_a, inverse_t]
+        dot = (a * t).sum(1)
+        mean = (1 - dot * inverse_a * inverse_t).mean(keepdims=True)
+        return [(mean * attrs["strength"]).astype(a.dtype), dot, inverse_a, inverse_t]
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         (a, t), (batch, units) = inputs, types[0].shape
-        (j,), (r,) = te.axes(units), te.axes(batch)
+        (j,) = te.axes(units)
         inverse_a, inverse_t = (_inverse_length(te, x, types[0].shape) for x in inputs)
         dot = te.compute((batch,), lambda b: te.sum(a[b, j] * t[b, j], [j]), "dot")
-        cos = te.compute((batch,), lambda b: dot[b] * inverse_a[b] * inverse_t[b], "cos")
-        total = te.compute((1,), lambda _: te.sum(te.const(1) - cos[r], [r]), "total")
-        objective = te.compute((1,), lambda i: total[i] * te.const(attrs["strength"] / batch), "J")
-        return [objective, cos, inverse_a, inverse_t]
+
+        def apart(b: Expr) -> Expr:
+            return te.const(1) - dot[b] * inverse_a[b] * inverse_t[b]
+
+        return [_mean(te, apart, batch, attrs["strength"]), dot, inverse_a, inverse_t]
 
     def vjp(self, b: Builder, op: Op, grads: Sequence[str | None]) -> list[str | None]:
         """A loss is where a gradient starts; the target is fixed."""
@@ -398,11 +400,20 @@ def _inverse_length(te: Te, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return te.compute(shape[:1], lambda b: te.const(1) / te.call("sqrt", squares[b] + te.const(COSINE_EPS)), "inverse")
 
 
+def _mean(te: Te, row: Callable[[Expr], Expr], batch: int, strength: float) -> Tensor:
+    """Strength times the mean of a number a row."""
+    if batch == 1:
+        return te.compute((1,), lambda b: row(b) * te.const(strength), "J")
+    (r,) = te.axes(batch)
+    total = te.compute((1,), lambda _: te.sum(row(r), [r]), "total")
+    return te.compute((1,), lambda i: total[i] * te.const(strength / batch), "J")
+
+
 class CosineGrad(OpSpec):
-    """da (B,n) = strength / B inverse_a (cos inverse_a a - inverse_t t); operands as `cosine` gives them."""
+    """da (B,n) = strength / B (<a, t> inverse_a^2 a - t) inverse_a inverse_t; operands as `cosine` gives them."""
 
     kind = "cosine_grad"
-    operands = ("a", "target", "cos", "inverse_a", "inverse_t")
+    operands = ("a", "target", "dot", "inverse_a", "inverse_t")
     results = ("da",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
@@ -410,16 +421,16 @@ class CosineGrad(OpSpec):
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         a, t, *rows = inputs
-        cos, inverse_a, inverse_t = (row[:, None] for row in rows)
-        share = a.dtype.type(attrs["strength"] / len(a))
-        return [share * inverse_a * (cos * inverse_a * a - inverse_t * t)]
+        dot, inverse_a, inverse_t = (row[:, None] for row in rows)
+        share = a.dtype.type(attrs["strength"] / len(a)) * inverse_a * inverse_t
+        return [share * (dot * inverse_a * inverse_a * a - t)]
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
-        (a, t, cos, inverse_a, inverse_t), shape = inputs, types[0].shape
-        share = te.const(attrs["strength"] / shape[0])
+        (a, t, dot, inverse_a, inverse_t), shape = inputs, types[0].shape
 
         def element(b: Expr, j: Expr) -> Expr:
-            return share * inverse_a[b] * (cos[b] * inverse_a[b] * a[b, j] - inverse_t[b] * t[b, j])
+            share = te.const(attrs["strength"] / shape[0]) * inverse_a[b] * inverse_t[b]
+            return share * (dot[b] * inverse_a[b] * inverse_a[b] * a[b, j] - t[b, j])
 
         return [te.compute(shape, element, "da")]
 

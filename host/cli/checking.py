@@ -9,7 +9,14 @@ from rich.console import Console
 
 from strop.errors import UsageError
 from strop.host.cli.choices import (
-    bundle_of, device_of, optimizer_of, record, replay_of, rule_of, samples_for, signature_of,
+    bundle_of,
+    device_of,
+    optimizer_of,
+    record,
+    replay_of,
+    rule_of,
+    samples_for,
+    signature_of,
 )  # fmt: skip
 from strop.host.cli.command import Outcome, verb
 from strop.host.cli.options import Build, Folder, Model, Shared, Tools

@@ -1,5 +1,6 @@
 """From words on the command line to the objects they stand for."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +79,39 @@ def device_of(
 def rule_of(build: Build) -> "Rule":
     """The learning rule with its settings."""
     kind = _rule_class(build.rule)
-    settings: dict[str, Any] = {"freeze": tuple(build.freeze), "seed": build.seed}
-    if build.objective:
-        if "objective" not in {field.name for field in fields(kind)}:
-            raise UsageError(f"the rule {kind.name} has no choice of objective", do="Leave out --objective")
-        settings["objective"] = build.objective
-    return kind(**settings)
+    named = {
+        "objective": build.objective, "n": build.blocks, "update": tuple(build.update), "budget": build.update_budget,
+    }  # fmt: skip
+    given = {name: value for name, value in named.items() if value not in ("", None, ())}
+    free = dict(_assignment(text) for text in build.set)
+    known = {field.name: field.type for field in fields(kind)}
+    for name in [*given, *free]:
+        if name not in known:
+            option = {"n": "blocks"}.get(name, name)
+            raise UsageError(f"the rule {kind.name} has no setting {option!r}", do=nearest(option, known))
+    given |= {name: _value(name, text, str(known[name])) for name, text in free.items()}
+    return kind(**{"freeze": tuple(build.freeze), "seed": build.seed, "truncate": build.truncate, **given})
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text} gives no value", do="Write --set name=value")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def _value(name: str, text: str, kind: str) -> Any:
+    """A setting from its text, by the type that the rule declares."""
+    word = next((word for word in ("bool", "float", "int", "tuple") if word in kind), "str")
+    flags = {"true": True, "false": False}
+    readers: dict[str, Callable[[str], Any]] = {
+        "bool": lambda text: flags[text.lower()], "float": float, "int": int, "str": str,
+        "tuple": lambda text: tuple(text.split(",")),
+    }  # fmt: skip
+    try:
+        return readers[word](text)
+    except (ValueError, KeyError):
+        raise UsageError(f"{name} is of type {word}, and {text!r} is not", do=f"Write --set {name}=…") from None
 
 
 def _rule_class(spec: str) -> "type[Rule]":

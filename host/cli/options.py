@@ -38,7 +38,18 @@ class Build:
     panel: ClassVar[str] = "Model and rule"
 
     rule: Annotated[str, Option(help="A learning rule's name, or file.py:Class.")] = "backprop"
-    objective: Annotated[str, Option(help="Local objective, for a rule that has a choice: l2 or l1.")] = ""
+    objective: Annotated[
+        str, Option(help="Local objective of tpsgd: l2, l1, cosine, huber or cross_entropy; l2 if not given.")
+    ] = ""
+    blocks: Annotated[int | None, Option(help="For blocks: groups of layers.")] = None
+    update: Annotated[list[str], Option(help="For sparse: parameters that learn; may be repeated.")] = field(
+        default_factory=list
+    )
+    update_budget: Annotated[int | None, Option(help="For sparse, instead: bytes that training may take.")] = None
+    truncate: Annotated[int, Option(help="Steps an error goes back in a recurrent layer; 0 for all.")] = 0
+    set: Annotated[
+        list[str], Option("--set", metavar="NAME=VALUE", help="Any other setting of the rule; may be repeated.")
+    ] = field(default_factory=list)
     freeze: Annotated[list[str], Option(help="Parameters to keep, by name or pattern; may be repeated.")] = field(
         default_factory=list
     )
@@ -60,7 +71,7 @@ class Build:
     replay: Annotated[int, Option(help="Samples that the board keeps and trains on again; 0 for none.")] = 0
     replay_batch: Annotated[int, Option(help="Kept samples a step.")] = 1
     replay_dtype: Annotated[str, Option(help="Format of kept samples: float32, or int8 in a quarter.")] = "float32"
-    loss: Annotated[str, Option(help="cross_entropy or mse.")] = "cross_entropy"
+    loss: Annotated[str, Option(help="cross_entropy, mse, l1, huber or bce.")] = "cross_entropy"
     batch: Annotated[int, Option(help="Samples a step.")] = 1
     seed: Annotated[int, Option(help="Of the rule's random tensors, the split and the order of samples.")] = 0
     schedules: Annotated[str, Option(help="Faster schedules, a file that strop tune wrote.")] = ""

@@ -188,7 +188,7 @@ RUNTIME_FUNCTIONS = set(
 
 def test_no_kernel_calls_a_libm_or_allocates() -> None:
     for case in OP_CASES[:: max(1, len(OP_CASES) // 40)]:
-        if case.kind != "reshape":
+        if not (spec(case.kind).free or spec(case.kind).composite):
             body = CompiledCase(case, Tiling(), fma=True).kernel.body
             called = set(re.findall(r"(\w+)\(", body)) - {"for", "if"}
             assert called <= RUNTIME_FUNCTIONS

@@ -190,7 +190,8 @@ def cosine_parts(z: Tensor, t: Tensor, a: Attrs) -> list[Tensor]:
     more = 1e-4 * torch.eye(2, dtype=z.dtype)
     longer = [torch.cat([v, e.expand(len(v), -1)], 1) for v, e in zip((z, t), more, strict=True)]
     cos = F.cosine_similarity(*longer)
-    return [a["strength"] * (1 - cos).mean()[None], cos, *(1 / v.norm(dim=1) for v in longer)]
+    dot = torch.linalg.vecdot(z, t)
+    return [a["strength"] * (1 - cos).mean()[None], dot, *(1 / v.norm(dim=1) for v in longer)]
 
 
 def mean_gradient(function: Formula, a: Tensor, t: Tensor) -> Tensor:
