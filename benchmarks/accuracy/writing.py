@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import tables
-from plan import SEEDS
+from plan import SEEDS, entries
 from summary import Course, Line, find
 
 Lines = Mapping[str, list[Line]]
@@ -20,8 +20,9 @@ Written by `python benchmarks/accuracy/study.py`; the same figures are in `accur
 Each network was trained through the twin, so by the C that runs on the board: one sample a step, float32, SGD without
 momentum, a learning rate that falls linearly to 0, in {seeds} runs whose weights, random tensors, samples and order
 differ. **Accuracy** is of test samples, mean ± standard deviation over the runs. Learning rate (and strength of tpSGD's
-targets) come from a small grid: a short run each, scored on validation samples; test samples choose nothing. Budgets
-are small, so that the whole study takes an hour: the figures compare rules, they are not the best a network can reach.
+targets) come from a small grid, 0.003 to 0.1: a short run each, scored on validation samples; test samples choose
+nothing. **Rate** is the choice of the first run. Budgets are small, so that the whole study takes an hour: the figures
+compare rules, they are not the best a network can reach.
 
 **Frozen + head** leaves all but the last layer as drawn and trains that one: a rule that is not above it earns nothing
 by training the others, and is marked *not recommended here*. **PyTorch**: the rule's reference in PyTorch, float32,
@@ -34,10 +35,9 @@ between layers, **instructions** are retired ones a step, all at a constant lear
 PEOPLE = """Every person is new in one of three splits by person. The network is trained on the others (a fifth of whom
 only choose settings); a new person then labels up to 1, 5 or 20 windows of each class, at most half of what there is,
 and the rule trains {passes} times on each. *New* is the accuracy on the new person's other windows, *old* on windows,
-not trained on, of the people trained on: what is forgotten. Means over all people.{balanced}
+not trained on, of the people trained on: what is forgotten. Means over all people; of smartwatch activity, most of
+which is of one class, the accuracy is the mean over classes.
 """
-
-BALANCED = " Accuracy is the mean over classes, since most windows of smartwatch activity are of one class."
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def document(found: Lines, people: Mapping[str, list[Course]], depth: Sequence[M
     """The whole file."""
     parts = [HEAD.format(seeds=len(SEEDS)), "![accuracy by rule](../docs/accuracy-by-rule.png)\n"]
     for net, lines in found.items():
-        parts += [f"## {tables.NETS[net].title}\n", _budget(net), _accuracy(lines), *_refusals(lines)]
+        parts += [f"## {tables.NETS[net].title}\n", _budget(net), _accuracy(lines), *_absent(net, lines)]
     parts += ["## What is reached\n", *_reached(found)]
     if any(people.values()):
         parts += ["## A new person\n", "![adaptation](../docs/adaptation.png)\n"]
-        parts.append(PEOPLE.format(passes=tables.PASSES, balanced=BALANCED))
+        parts.append(PEOPLE.format(passes=tables.PASSES))
         for net, ways in people.items():
             parts += [f"### {tables.NETS[net].title}\n", adaptation(ways)] if ways else []
     if depth:
@@ -88,8 +88,8 @@ def _budget(net: str) -> str:
 
 def _accuracy(lines: Sequence[Line]) -> str:
     rows = [_row(line, lines) for line in lines if line.scores]
-    heads = ("rule", "units", "accuracy, %", "above frozen", "PyTorch", "RAM, B", "activations, B", "instructions")
-    return table(heads, rows, 2)
+    heads = ("rule", "units", "rate", "accuracy, %", "above frozen", "PyTorch", "RAM, B", "activations, B", "instructions")
+    return table(heads, rows, 3)
 
 
 def _row(line: Line, lines: Sequence[Line]) -> tuple[str, ...]:
@@ -99,11 +99,17 @@ def _row(line: Line, lines: Sequence[Line]) -> tuple[str, ...]:
     spread = f" ± {line.spread:.1f}" if np.isfinite(line.spread) else ""
     ram = line.cost["ram"] if line.cost else None
     return (
-        f"{line.entry.table.title}{mark}", line.entry.activation, f"{line.mean:.1f}{spread}",
+        f"{line.entry.table.title}{mark}", line.entry.activation, _rate(line), f"{line.mean:.1f}{spread}",
         "" if above is None else f"{above:+.1f}", _peer(line),
         _number(ram and ram["total"]), _number(ram and ram["activations"] + ram["scratch"]),
         _number(line.cost and line.cost["instructions"]),
     )  # fmt: skip
+
+
+def _rate(line: Line) -> str:
+    """The learning rate, and the strength of local targets beside it."""
+    strength = dict(line.options).get("strength")
+    return f"{line.lr:g}" + (f" × {strength:g}" if strength else "")
 
 
 def _peer(line: Line) -> str:
@@ -116,11 +122,15 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def _refusals(lines: Sequence[Line]) -> Iterator[str]:
+def _absent(net: str, lines: Sequence[Line]) -> Iterator[str]:
     """A sentence for each rule without scores."""
     refused = dict.fromkeys((line.entry.table.title, line.reason) for line in lines if not line.scores)
     if refused:
         yield "\n".join(f"- {title}: – ({' '.join(reason.split())})" for title, reason in refused) + "\n"
+    known = {line.entry.row for line in lines}
+    missing = dict.fromkeys(entry.table.title for entry in entries(net) if entry.row not in known)
+    if missing:
+        yield f"Not measured: {', '.join(missing)}.\n"
 
 
 def _reached(found: Lines) -> Iterator[str]:

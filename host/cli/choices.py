@@ -85,10 +85,13 @@ def rule_of(build: Build) -> "Rule":
     given = {name: value for name, value in named.items() if value not in ("", None, ())}
     free = dict(_assignment(text) for text in build.set)
     known = {field.name: field.type for field in fields(kind)}
-    for name in [*given, *free]:
+    for name in free:
         if name not in known:
-            option = {"n": "blocks"}.get(name, name)
-            raise UsageError(f"the rule {kind.name} has no setting {option!r}", do=nearest(option, known))
+            raise UsageError(f"the rule {kind.name} has no setting {name!r}", do=nearest(name, known))
+    for name in given:
+        if name not in known:
+            option = {"n": "blocks", "budget": "update-budget"}.get(name, name)
+            raise UsageError(f"the rule {kind.name} has no choice of {option}", do=f"Leave out --{option}")
     given |= {name: _value(name, text, str(known[name])) for name, text in free.items()}
     return kind(**{"freeze": tuple(build.freeze), "seed": build.seed, "truncate": build.truncate, **given})
 

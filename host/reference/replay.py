@@ -107,5 +107,6 @@ class Replayed(Reference):
     def load(self, tensors: Mapping[str, ArrayLike]) -> None:
         """Go on from these parameters, optimizer states and buffers."""
         ours = {name: np.array(data) for name, data in tensors.items() if name.startswith(PREFIX)}
-        self.buffer.update({name: data.astype(np.float64 if data.dtype.kind == "f" else np.int64) for name, data in ours.items()})
+        for name, data in ours.items():
+            self.buffer[name] = data.astype(np.float64 if data.dtype.kind == "f" else np.int64)
         self.inner.load({name: data for name, data in tensors.items() if name not in ours})

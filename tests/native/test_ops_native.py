@@ -113,6 +113,12 @@ def cross_entropy(z: Array, y: Array, a: Mapping[str, Any]) -> list[Array]:
     return [np.array([2 * z.shape[1] * widest.max()]), e, e.sum(1), widest[:, 0]]
 
 
+def cosine(x: Array, t: Array, a: Mapping[str, Any]) -> list[Array]:
+    """1 - cos is at most 2, and its terms no larger than that together."""
+    _, *rows = spec("cosine").reference([x, t], a)
+    return [np.array([2 * a["strength"]]), *rows]
+
+
 LR = 0.3
 """The largest rate that a case has."""
 
@@ -162,6 +168,12 @@ MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     "cross_entropy_grad": lambda e, s, y, a: [(e / s[:, None] + (np.arange(e.shape[1]) == y[:, None])) / len(y)],
     "mse": plus("mse"), "mse_grad": plus("mse_grad"), "l2": plus("l2"), "l2_grad": plus("l2_grad"), "l1": plus("l1"),
     "l1_grad": lambda x, t, a: [np.ones_like(x)],
+    "huber": lambda x, t, a: [(x + t) @ np.ones(x.shape[1]) @ np.ones((len(x), 1)) * (2 * a["delta"] * a["strength"])],
+    "huber_grad": lambda x, t, a: [(x + t) * a["strength"]],
+    "cosine": cosine, "cosine_grad": lambda x, t, *rows, a: spec("cosine_grad").reference([x, -t, *rows], a),
+    "bce": lambda z, y, a: spec("mse").reference([np.sqrt(1 + z + z * y), 0 * y], a),
+    "bce_grad": lambda z, y, a: [(1 + y) / y.size],
+    "random_dense": lambda x, a: [np.repeat(x.sum(1, keepdims=True), a["units"], 1) * a["scale"]],
     "random_target": lambda y, a: [np.ones((len(y), a["units"]))],
     "random_projection": lambda y, a: [np.repeat(y.sum(1, keepdims=True), a["units"], 1) * a["scale"]],
     "sgd": sgd, "momentum": momentum, "adam": adam, "lion": lion,

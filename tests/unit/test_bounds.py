@@ -97,12 +97,16 @@ def test_what_does_not_change_in_a_loop_is_counted_outside() -> None:
     assert of("batch_norm_dx", f32(1, 3, 5, 7), f32(channels), f32(channels)) == loads + products + stores
 
 
+PARTIAL = {"replay_store", "class_count", "class_mean"}
+"""Ops that write a few rows of what they overwrite."""
+
+
 @pytest.mark.parametrize("case", OP_CASES, ids=str)
 def test_every_op_has_a_bound(case: OpCase) -> None:
     program = case.program(fma=True)
     op = program.train_step[0]
     if needs_code(op):
-        stores = sum(type_.size for type_ in case.infer())
+        stores = 0 if case.kind in PARTIAL else sum(type_.size for type_ in case.infer())
         assert stores <= bound(program, op) and isfinite(bound(program, op))
 
 
