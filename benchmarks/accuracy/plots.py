@@ -35,15 +35,17 @@ def by_rule(found: Lines, path: Path) -> None:
 
 
 def against_ram(found: Lines, path: Path) -> None:
-    """A panel a network: accuracy against all RAM that a step needs on the board."""
+    """A panel a network: accuracy against all RAM that a step needs; hollow with a rule's other activation."""
     nets = [net for net, lines in found.items() if any(line.cost for line in lines)]
     figure, panels = _panels(len(nets), 3.0)
     for axes, net in zip(panels, nets, strict=False):
         for i, line in enumerate(line for line in found[net] if line.cost and line.scores):
             kilobytes = line.cost["ram"]["total"] / 1024 if line.cost else np.nan
-            axes.plot(kilobytes, line.mean, "o", color=COLORS[line.entry.row], markersize=4)
+            usual, color = line.name == line.entry.table.title, COLORS[line.entry.row]
+            axes.plot(kilobytes, line.mean, "o", color=color, mfc=color if usual else "none", markersize=4)
             side = {"xytext": (4, 1)} if i % 2 else {"xytext": (-4, 1), "ha": "right"}
-            axes.annotate(line.name, (kilobytes, line.mean), textcoords="offset points", size=6, **side)
+            text = line.name if usual else ""
+            axes.annotate(text, (kilobytes, line.mean), textcoords="offset points", size=6, **side)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.35, y=0.1)
