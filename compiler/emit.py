@@ -202,7 +202,11 @@ class Emitter:
 
     def _struct(self, role: Role) -> str:
         """The struct that holds all values of a role, in the order of the plan's addresses."""
-        what = {Role.PARAM: "Trainable parameters", Role.STATE: "State of the optimizer, of local heads, and what is remembered of samples", Role.CONST: "Frozen values"}[role]
+        what = {
+            Role.PARAM: "Trainable parameters",
+            Role.STATE: "State of the optimizer, of local heads, and what is remembered of samples",
+            Role.CONST: "Frozen values",
+        }[role]
         name = f"strop_model_{STRUCTS[role]}"
         members = [
             f"    {v.dtype.c} {self.names.values[v.name]}[{v.type.size}]; /* {v.name} {_dims(v)} */"

@@ -4,9 +4,9 @@
     python examples/new_classes.py --board qemu-rv32imf # the same bits, on an emulated microcontroller
     python examples/new_classes.py --seeds 3            # other splits and weights, and the mean of all
 
-PyTorch trains a network on the digits 0 to 7. Every method then sees those samples once more, as a factory would let it,
-and learns 8 and 9 from 20 samples each. Each method gets the learning rate and the number of passes that are best for it
-on validation samples, which a device in the field does not have: so the last column shows what becomes of it when it goes
+PyTorch trains a network on the digits 0 to 7. Every method then sees those samples once more, as in a factory,
+and learns 8 and 9 from 20 samples each. Each gets the learning rate and the number of passes that are best for it
+on validation samples, which a device in the field does not have: so the last column shows what becomes of it if it goes
 on four times as long. All figures are of test samples, which nothing was chosen by. Draws new-classes.png.
 """
 
@@ -159,7 +159,8 @@ def main() -> None:
         rows[name] = np.mean([run[:5] for run in runs], axis=0)
         old, new, both, longer, ram = rows[name]
         chosen = "; ".join(f"{lr}, {passes}" for *_, lr, passes in runs)
-        print(f"{name:<16}  {old:>6.1%}  {new:>6.1%}  {both:>6.1%}  {longer:>7.1%}  {ram:>6,.0f} B  {chosen}", flush=True)
+        shares = "  ".join(f"{share:>6.1%}" for share in (old, new, both))
+        print(f"{name:<16}  {shares}  {longer:>7.1%}  {ram:>6,.0f} B  {chosen}", flush=True)
     draw(rows)
 
 

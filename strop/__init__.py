@@ -13,8 +13,8 @@ from strop.errors import StropError as StropError
 
 if TYPE_CHECKING:
     from strop.compiler import optim as optim
-    from strop.compiler.adaptation import Replay as Replay
     from strop.compiler import rules as rules
+    from strop.compiler.adaptation import Replay as Replay
     from strop.compiler.bundle import Bundle as Bundle
     from strop.compiler.pipeline import build as build
     from strop.host.device import Device as Device

@@ -119,7 +119,8 @@ class RandomDense(OpSpec):
         return [b.emit1("random_projection", (dy,), f"d_{x}", loc=op.loc, **attrs)]
 
     def macs(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType], attrs: Attrs) -> int:
-        return inputs[0].size * attrs["units"]
+        units: int = attrs["units"]
+        return inputs[0].size * units
 
     def cases(self) -> list[Case]:
         return [Case((f32(batch, 7),), {"units": 3, "seed": 3, "tensor": 99, "scale": 0.5}) for batch in (1, 3)]

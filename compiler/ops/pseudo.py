@@ -61,13 +61,14 @@ class ClassCount(OpSpec):
 
     def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
         """Of several labels some are equal and two are no class; a count is past the end, another negative."""
-        return [np.array([0, 7, MOST + 3, -9, 2], np.int32), np.array([1, 2, 1, 3, 5, 0, -1][: case.inputs[1].size], np.int32)]
+        labels = np.array([1, 2, 1, 3, 5, 0, -1][: case.inputs[1].size], np.int32)
+        return [np.array([0, 7, MOST + 3, -9, 2], np.int32), labels]
 
 
 class ClassNth(OpSpec):
     """seen (K) int32, y (B) int32 -> nth (B): which sample of its class each is, 1 for the first.
 
-    seen: counts that include the batch, as `class_count` leaves them. A label outside [0, K) counts as the nearest class.
+    seen: counts that include the batch, as `class_count` leaves them. A label outside [0, K) is the nearest class.
     """
 
     kind = "class_nth"
@@ -250,7 +251,7 @@ class OldClasses(OpSpec):
 class PseudoFeatures(OpSpec):
     """f (B,D), y (B) int32, choice (R) uint8, mean (K,D) -> rows (B+R,D), label (B+R) int32: real, then pseudo ones.
 
-    Row B + r is of class c = choice[r] < K and made of sample b = r mod B: f[b] - mean[y] + mean[c], or f[b] itself if c
+    Row B + r is of class c = choice[r] < K and of sample b = r mod B: f[b] - mean[y] + mean[c], or f[b] itself if c
     is y. A label outside [0, K) is clamped.
     """
 

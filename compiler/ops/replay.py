@@ -131,7 +131,7 @@ class ReplayPick(OpSpec):
     """seen (1) int32 -> pick (rows) int32: filled slots, each equally likely, with replacement; -1 while none is.
 
     seen: samples so far, the `new` ones of this step included, which are not in the buffer yet. pick[r] = floor(u
-    filled), u in [0, 1) from the generator at (seed, tensor, rows n + r) after n older samples. attrs: new, rows, slots,
+    filled), u in [0, 1) from the generator at (seed, tensor, rows n + r) after n old samples. attrs: new, rows, slots,
     seed, tensor.
     """
 
@@ -278,7 +278,8 @@ class ReplayStore(OpSpec):
         with np.errstate(all="ignore"):
             scaled = rows * _column(rows.dtype.type(STEPS) / peak, rows)
         clamped = np.where(scaled > -STEPS, np.where(scaled < STEPS, scaled, STEPS), -STEPS)
-        return np.trunc(clamped + np.where(clamped < 0, -0.5, 0.5).astype(rows.dtype))
+        codes: Array = np.trunc(clamped + np.where(clamped < 0, -0.5, 0.5).astype(rows.dtype))
+        return codes
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
         _, *reads = inputs
@@ -310,7 +311,7 @@ class ReplayStore(OpSpec):
         ]
 
     def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
-        """Of several slots, one is outside; of four, two are the same. Of several peaks, one is too small for its row."""
+        """Of several slots, one is outside; of four, two are the same. One of several peaks is too small for a row."""
         inputs, slots = [_random(rng, t) for t in case.inputs], case.inputs[2].size
         kept = case.inputs[0].shape[0]
         inputs[2] = np.array(([0, kept, 1, 0] if slots > 1 else [kept - 1])[:slots], np.int32)

@@ -56,10 +56,10 @@ class DRTP(Rule):
     def _direction(self, b: Builder, block: Block, activity: str, task: Task) -> str:
         """B y*: of a class, a column of B."""
         stream = feedback(b, block, activity, self.seed)
-        name, loc, scale = f"{block.output}.push", block.loc, stream.pop("scale")
+        name, loc = f"{block.output}.push", block.loc
         if b.values[task.label].dtype is FLOAT32:
-            return b.emit1("random_projection", (task.label,), name, loc=loc, scale=scale, **stream)
-        classes = b.values[task.output].shape[1]
+            return b.emit1("random_projection", (task.label,), name, loc=loc, **stream)
+        classes, scale = b.values[task.output].shape[1], float(str(stream.pop("scale")))
         return b.emit1("random_target", (task.label,), name, loc=loc, classes=classes, low=-scale, high=scale, **stream)
 
 

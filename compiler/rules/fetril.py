@@ -37,7 +37,7 @@ MOST_CLASSES = 256
 class FeTrIL(HeadOnly):
     """Head-only training on features and pseudo-features of old classes.
 
-    old: `one` old class a sample and step, drawn anew each time, or `all` of them, whose head then works on as many rows
+    old: `one` old class a sample and step, drawn anew each time, or `all` of them; the head then works on as many rows
     as there are classes; a class without samples so far repeats the sample itself.
     """
 
@@ -97,8 +97,8 @@ class FeTrIL(HeadOnly):
         end = (1 << 30) // (classes * b.values[label].shape[0])  # keeps the generator's index below 2^31
         b.value(STEP, TensorType((1,), INT32), Role.STATE, data=np.zeros(1))
         b.update("tally", (STEP,), (STEP,), by=1, end=end, back=1)
-        stream = {"seed": self.seed, "tensor": tensor_key("fetril.old")}
-        priority = b.emit1("class_priority", (SEEN, label, STEP), "fetril.priority", **stream)
+        key = tensor_key("fetril.old")
+        priority = b.emit1("class_priority", (SEEN, label, STEP), "fetril.priority", seed=self.seed, tensor=key)
         return b.emit1("choose_class", (priority,), "fetril.old")
 
 

@@ -66,14 +66,14 @@ class Sparse(Backprop):
 
 
 def training_bytes(trained: Program, forward: int) -> int:
-    """Bytes that training needs beside those of inference: states, and what later ops read from the forward pass.
+    """Bytes that training needs beside those of inference: states, and what is read later of the forward pass.
 
     trained: with a train step whose first `forward` ops are the forward pass.
     """
-    made = {name for op in trained.train_step[:forward] for name in op.outputs}
+    made = {name for op in trained.train_step[:forward] for name in op.outputs} - {trained.output}
     step = simplify(trained).train_step
     root = aliases(step)
-    first = next(i for i, op in enumerate(step) if not made.issuperset(op.outputs))
+    first = next(i for i, op in enumerate(step) if trained.loss in op.outputs)
     kept = {root.get(name, name) for op in step[first:] for name in op.inputs if name in made}
     held = [trained.values[name].bytes for name in kept if trained.values[name].role is Role.ACT]
     return sum(held) + sum(value.bytes for value in trained.of(Role.STATE))

@@ -79,7 +79,7 @@ def device_of(
 def rule_of(build: Build) -> "Rule":
     """The learning rule with its settings."""
     kind = _rule_class(build.rule)
-    named = {
+    named: dict[str, Any] = {
         "objective": build.objective, "n": build.blocks, "update": tuple(build.update), "budget": build.update_budget,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value not in ("", None, ())}
@@ -93,7 +93,7 @@ def rule_of(build: Build) -> "Rule":
             option = {"n": "blocks", "budget": "update-budget"}.get(name, name)
             raise UsageError(f"the rule {kind.name} has no choice of {option}", do=f"Leave out --{option}")
     given |= {name: _value(name, text, str(known[name])) for name, text in free.items()}
-    return kind(**{"freeze": tuple(build.freeze), "seed": build.seed, "truncate": build.truncate, **given})
+    return kind(freeze=tuple(build.freeze), seed=build.seed, truncate=build.truncate, **given)
 
 
 def _assignment(text: str) -> tuple[str, str]:

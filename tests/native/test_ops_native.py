@@ -185,5 +185,7 @@ MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     "replay_draw": lambda new, kept, *rest, a: spec("replay_draw").reference([new, np.abs(kept * 1.0), *rest], a),
     "class_mean": lambda mean, f, y, nth, a: spec("class_mean").reference([mean, f + 2 * mean.max(), y, nth], a),
     "class_priority": lambda seen, y, step, a: [np.ones((len(y), len(seen)))],
-    "pseudo_features": lambda f, y, choice, mean, a: [f.max() + 2 * mean.max() * np.ones((len(y) + len(choice), 1)), None],
+    "pseudo_features": lambda f, y, choice, mean, a: [
+        f.max() + 2 * mean.max() * np.ones((len(y) + len(choice), 1)), None,
+    ],
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ def net(*sizes: int) -> nn.Module:
     """Dense layers with tanh between them, the same weights every time."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
@@ -291,7 +293,7 @@ def head_step(model: nn.Module, rows: torch.Tensor, labels: list[int], lr: float
 
 
 def test_a_new_class_brings_an_old_mean() -> None:
-    """Class 1 first: no old class, so its feature twice. Then class 3: its first feature is its mean, so f' = mean 1."""
+    """Class 1 first: no old class, so its feature twice. Then class 3: its first feature is its mean, f' = mean 1."""
     model, (x, _) = net(6, 5, 4), samples(2)
     features = model[:-1](torch.from_numpy(x)).detach()
     bundle = strop.build(model, torch.zeros(1, 6), rule="fetril", optimizer=SGD(lr=0.1))
@@ -417,9 +419,9 @@ def test_what_cannot_be_is_refused(given: dict[str, Any], what: str) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for given in ((0,), (1 << 20) + 1, (4, 0), (4, 65)):
+    for wrong in ((0,), (1 << 20) + 1, (4, 0), (4, 65)):
         with pytest.raises(UsageError, match="impossible"):
-            Replay(*(given if isinstance(given, tuple) else (given,)))
+            Replay(*(wrong if isinstance(wrong, tuple) else (wrong,)))
     with pytest.raises(UsageError, match="'int9'") as error:
         Replay(4, dtype="int9")
     assert "int8" in str(error.value)
@@ -461,9 +463,10 @@ def test_names_of_the_step_do_not_meet_those_of_inference() -> None:
 # The command line
 
 
-def test_validate_compares_with_the_reference(capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: Any) -> None:
+def test_validate_compares_with_the_reference(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["validate", "mlp-64-32-10", "--steps", "12", "--replay", "4", "--replay-dtype", "int8", "--replay-batch", "2"]
+    words = ["validate", "mlp-64-32-10", "--steps", "12", "--replay", "4", "--replay-dtype", "int8"]
+    words += ["--replay-batch", "2"]
     assert run([*words, "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["bits_equal"]

@@ -1,6 +1,8 @@
 """Learning rules against equations written by hand."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,10 +12,26 @@ from cases import NETWORKS, Array, Net, batches, compiled, mlp
 from strop.compiler import rng as generator
 from strop.compiler.interp import Interpreter
 from strop.compiler.ir import Builder, Program, Role
+from strop.compiler.ops.base import f32
 from strop.compiler.optim import SGD, Adam, Optimizer
 from strop.compiler.passes.simplify import simplify
-from strop.compiler.rules import Backprop, HeadOnly, TpSGD, rule_class, rules
+from strop.compiler.rules import (
+    DFA,
+    DRTP,
+    SDFA,
+    Backprop,
+    Blocks,
+    CaFo,
+    FixedM,
+    HeadOnly,
+    MonoForward,
+    Sparse,
+    TpSGD,
+    rule_class,
+    rules,
+)  # fmt: skip
 from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.rules.sparse import training_bytes
 from strop.compiler.verify import verify
 from strop.errors import RuleError
 
@@ -21,13 +39,14 @@ LR = 0.5
 
 
 def step(p: Program, rule: Rule, loss: str, optimizer: Optimizer = SGD(lr=LR)) -> tuple[dict[str, Array], Array, Array]:  # noqa: B008
-    """The change of every parameter after one step in float64, with the batch that made it."""
+    """The change of every parameter and state after one step in float64, with the batch that made it."""
     trained = verify(rule.apply(p, loss, optimizer))
     interpreter = Interpreter(trained)
     before = {name: data.copy() for name, data in interpreter.memory.items()}
     ((x, y),) = batches(trained, 1, seed=3)
     interpreter.train_step(x, y)
-    changes = {v.name: interpreter.memory[v.name] - before[v.name] for v in p.of(Role.PARAM)}
+    changed = [*p.of(Role.PARAM), *trained.of(Role.STATE)]
+    changes = {v.name: interpreter.memory[v.name] - before[v.name] for v in changed}
     return changes, x.astype(np.float64), y
 
 
@@ -109,6 +128,216 @@ def test_the_seed_names_the_targets(seed: int) -> None:
     np.testing.assert_allclose(changes["l0.bias"], -LR * delta.sum(0), rtol=1e-9, atol=1e-12)
 
 
+# --- other local rules, by their equations -------------------------------------------------------------------------
+
+
+def one_hot(y: Array, classes: int = 4) -> Array:
+    return np.eye(classes)[y]
+
+
+def softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def signs(stream: str, units: int = 5, classes: int = 4, seed: int = 0) -> Array:
+    """(units, classes) of +-1: B without its scale, or the transpose of M."""
+    index = np.arange(units * classes).reshape(units, classes)
+    return generator.sign(seed, generator.tensor_key(stream), index).astype(np.float64)
+
+
+def first_head(weight: str, classes: int, features: int, seed: int = 0) -> Array:
+    """Uniform in +-1/sqrt(n), in float32."""
+    key = generator.tensor_key(f"{weight}.head")
+    share = generator.uniform(seed, key, np.arange(classes * features)).reshape(classes, features)
+    return ((2 * share - 1) / np.sqrt(np.float32(features))).astype(np.float64)
+
+
+def toward(a: Array, y: Array) -> Array:
+    """The slope of 1 - cos(a, t): what of -t is across a, over the length of a."""
+    t = targets("l0.weight", 5, y, -0.9, 0.9)
+    u, v = (row / np.linalg.norm(row, axis=1, keepdims=True) for row in (a, t))
+    return -(v - (u * v).sum(1, keepdims=True) * u) / np.linalg.norm(a, axis=1, keepdims=True)
+
+
+B, M = np.sqrt(2 / 5) * signs("l0.weight.feedback"), signs("l0.weight.m").T / np.sqrt(5)
+HEAD = first_head("l0.weight", 4, 5)
+
+Slope = Callable[[Array, Array, Array], Array]
+SLOPES: dict[str, tuple[Rule, Slope]] = {
+    "tpsgd huber": (
+        TpSGD("huber", delta=0.3), lambda a, y, e: np.clip(a - targets("l0.weight", 5, y, -0.9, 0.9), -0.3, 0.3),
+    ),
+    "tpsgd cosine": (TpSGD("cosine", strength=0.5), lambda a, y, e: 0.5 * toward(a, y)),
+    "drtp": (DRTP(), lambda a, y, e: B[:, y].T),
+    "weak drtp": (DRTP(strength=0.1), lambda a, y, e: 0.1 * B[:, y].T),
+    "dfa": (DFA(), lambda a, y, e: e @ B.T),
+    "sdfa": (SDFA(strength=0.3), lambda a, y, e: 0.3 * np.sign(e) @ B.T),
+    "fixed-m": (FixedM(), lambda a, y, e: (softmax(a @ M.T) - one_hot(y)) @ M),
+    "mono-forward": (MonoForward(), lambda a, y, e: (softmax(a @ HEAD.T) - one_hot(y)) @ HEAD),
+    "cafo": (CaFo(), lambda a, y, e: np.zeros_like(a)),
+}  # fmt: skip
+"""dJ/da of one sample of a hidden layer l0, from activity, label and error at the output."""
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", SLOPES)
+def test_a_hidden_and_the_last_layer_by_hand(name: str, batch: int) -> None:
+    rule, slope = SLOPES[name]
+    p = mlp(batch)
+    changes, x, y = step(p, rule, "cross_entropy")
+    w = weights(p)
+    a = np.tanh(x @ w["l0.weight"].T + w["l0.bias"])
+    error = softmax(a @ w["l2.weight"].T + w["l2.bias"]) - one_hot(y)
+    delta = slope(a, y, error) * (1 - a * a) / batch
+    tight = {"rtol": 1e-6, "atol": 1e-8}  # targets and pushes are float32, and lengths have an epsilon
+    np.testing.assert_allclose(changes["l0.weight"], -LR * delta.T @ x, **tight)
+    np.testing.assert_allclose(changes["l0.bias"], -LR * delta.sum(0), **tight)
+    np.testing.assert_allclose(changes["l2.weight"], -LR * error.T @ a / batch, **tight)
+    np.testing.assert_allclose(changes["l2.bias"], -LR * error.sum(0) / batch, **tight)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("rule", "start"), [(MonoForward(), HEAD), (CaFo(), np.zeros_like(HEAD))], ids=str)
+def test_a_head_learns_beside_its_layer_from_the_old_one(rule: Rule, start: Array, batch: int) -> None:
+    p = mlp(batch)
+    changes, x, y = step(p, rule, "cross_entropy")
+    a = np.tanh(x @ weights(p)["l0.weight"].T + weights(p)["l0.bias"])
+    s = (softmax(a @ start.T) - one_hot(y)) / batch
+    np.testing.assert_allclose(changes["l0.weight.head"], -LR * s.T @ a, rtol=1e-9, atol=1e-12)
+
+
+def cells(image: int, grid: int) -> Array:
+    """(grid, image): each cell's mean, from floor(i H / g) to ceil((i + 1) H / g)."""
+    rows = np.zeros((grid, image))
+    for i in range(grid):
+        first, end = i * image // grid, -(-(i + 1) * image // grid)
+        rows[i, first:end] = 1 / (end - first)
+    return rows
+
+
+@pytest.mark.parametrize("grid", [1, 2, 9])
+def test_a_head_sees_the_means_of_cells(grid: int) -> None:
+    """Of an image of 3 x 4: overlapping ones, and never more than there are places."""
+    p = Net(2, 5, 6, batch=3).conv(3).act("tanh").flatten().dense(4).program()
+    changes, x, y = step(p, FixedM(grid=grid), "cross_entropy")
+    w = weights(p)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    a = np.tanh(np.einsum("bihwkl,oikl->bohw", windows, w["l0.weight"]) + w["l0.bias"][:, None, None])
+    down, across = cells(3, min(grid, 3)), cells(4, min(grid, 4))
+    seen = np.einsum("gh,kw,bohw->bogk", down, across, a).reshape(3, -1)
+    m = signs("l0.weight.m", seen.shape[1]).T / np.sqrt(seen.shape[1])
+    back = ((softmax(seen @ m.T) - one_hot(y)) @ m).reshape(3, 3, len(down), len(across)) / 3
+    delta = np.einsum("gh,kw,bogk->bohw", down, across, back) * (1 - a * a)
+    np.testing.assert_allclose(
+        changes["l0.weight"], -LR * np.einsum("bohw,bihwkl->oikl", delta, windows), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("loss", "slope"),
+    [
+        ("mse", lambda z, y: 2 * (z - y) / 4), ("l1", lambda z, y: np.sign(z - y) / 4),
+        ("huber", lambda z, y: np.clip(z - y, -1, 1) / 4), ("bce", lambda z, y: (1 / (1 + np.exp(-z)) - y) / 4),
+    ],
+)  # fmt: skip
+def test_task_losses_are_means_over_all_elements(loss: str, slope: Callable[[Array, Array], Array], batch: int) -> None:
+    p = mlp(batch)
+    changes, x, y = step(p, Backprop(), loss)
+    w = weights(p)
+    a = np.tanh(x @ w["l0.weight"].T + w["l0.bias"])
+    delta = slope(a @ w["l2.weight"].T + w["l2.bias"], y) / batch
+    np.testing.assert_allclose(changes["l2.bias"], -LR * delta.sum(0), rtol=1e-7, atol=1e-9)
+    hidden = delta @ w["l2.weight"] * (1 - a * a)
+    np.testing.assert_allclose(changes["l0.weight"], -LR * hidden.T @ x, rtol=1e-7, atol=1e-9)
+
+
+def deep(batch: int = 1) -> Program:
+    """Four dense layers with tanh."""
+    net = Net(7, batch=batch)
+    for _ in range(3):
+        net.dense(5).act("tanh")
+    return net.dense(4).program()
+
+
+@pytest.mark.parametrize("rule", [DFA(), SDFA()], ids=str)
+def test_the_error_is_made_once_for_all_layers(rule: Rule) -> None:
+    kinds = [op.kind for op in rule.apply(deep(), "cross_entropy", SGD()).train_step]
+    assert kinds.count("cross_entropy_grad") == 1
+    assert kinds.count("sign") == isinstance(rule, SDFA)
+    assert kinds.count("random_projection") == 3
+    frozen = type(rule)(freeze=("l6.*",)).apply(deep(), "cross_entropy", SGD())
+    assert [op.kind for op in frozen.train_step].count("cross_entropy_grad") == 1
+
+
+LOCAL: dict[str, Rule] = {
+    "tpsgd": TpSGD(), "cosine": TpSGD("cosine"), "drtp": DRTP(), "fixed-m": FixedM(), "mono-forward": MonoForward(),
+    "cafo": CaFo(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_layers_do_not_see_what_is_behind_them(name: str) -> None:
+    p = deep(3)
+    other = p.with_(initial={**p.initial, "l6.weight": p.initial["l6.weight"] + np.float32(1)})
+    ours, theirs = (step(q, LOCAL[name], "cross_entropy")[0] for q in (p, other))
+    assert {n for n in ours if not np.array_equal(ours[n], theirs[n])} == {"l6.weight", "l6.bias"}
+
+
+# --- blocks --------------------------------------------------------------------------------------------------------
+
+
+def trained(p: Program, rule: Rule) -> dict[str, Array]:
+    """Variables after three steps in float32."""
+    interpreter = Interpreter(verify(rule.apply(p, "cross_entropy", SGD(lr=0.1, momentum=0.9))), np.float32)
+    for x, y in batches(interpreter.program, 3):
+        interpreter.train_step(x, y)
+    return {v.name: interpreter.memory[v.name] for v in interpreter.program.of(Role.PARAM, Role.STATE)}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_block_is_backprop_and_a_block_a_layer_is_mono_forward(network: str) -> None:
+    p = NETWORKS[network](3)
+    for n, same in ((1, Backprop()), (len(layerwise(p)), MonoForward())):
+        ours, theirs = trained(p, Blocks(n)), trained(p, same)
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(data, theirs[name]) for name, data in ours.items())
+
+
+def test_errors_stay_in_their_block() -> None:
+    """Of four layers in two blocks, the second one's weights matter to the first, the third's do not."""
+    p = deep(3)
+    ours = step(p, Blocks(2), "cross_entropy")[0]
+    assert [name for name in ours if name.endswith("head")] == ["l2.weight.head"]
+    for layer, matters in (("l2.weight", True), ("l4.weight", False)):
+        other = p.with_(initial={**p.initial, layer: p.initial[layer] + np.float32(1)})
+        theirs = step(other, Blocks(2), "cross_entropy")[0]
+        assert np.array_equal(ours["l0.weight"], theirs["l0.weight"]) != matters
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 2]), (4, [1, 1, 1, 1])])
+def test_blocks_are_as_equal_as_can_be(n: int, sizes: list[int]) -> None:
+    assert [sum(op.kind == "dense" for op in block.ops) for block in Blocks(n).cut(deep())] == sizes
+
+
+def test_cafo_answers_the_sum_of_its_heads_probabilities() -> None:
+    p = CaFo().apply(deep(3), "cross_entropy", SGD(lr=0.1))
+    interpreter = Interpreter(p)
+    for x, y in batches(p, 5):
+        interpreter.train_step(x, y)
+    ((x, _),) = batches(p, 1, seed=9)
+    a, total, memory = x.astype(np.float64), np.zeros((3, 4)), interpreter.memory
+    for layer in ("l0", "l2", "l4"):
+        a = np.tanh(a @ memory[f"{layer}.weight"].T + memory[f"{layer}.bias"])
+        total += softmax(a @ memory[f"{layer}.weight.head"].T)
+    total += softmax(a @ memory["l6.weight"].T + memory["l6.bias"])
+    np.testing.assert_allclose(interpreter.infer(x), total, rtol=1e-9)
+
+
+# --- tpSGD's cut ---------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_tpsgd_passes_nothing_from_layer_to_layer(network: str, loss: str) -> None:
@@ -149,6 +378,39 @@ def test_head_only_trains_the_last_layer(network: str) -> None:
     assert not {op.kind for op in trained.train_step} & {"conv2d_dw", "conv2d_dx", "dense_dx"}
 
 
+@pytest.mark.parametrize("update", [("l2.weight",), ("*.bias",), ("l4.*", "l0.bias")])
+def test_sparse_updates_the_chosen_as_backprop_does(update: tuple[str, ...]) -> None:
+    p = deep(3)
+    ours, theirs = (step(p, rule, "cross_entropy")[0] for rule in (Sparse(update), Backprop()))
+    for name, change in ours.items():
+        chosen = any(fnmatchcase(name, pattern) for pattern in update)
+        np.testing.assert_array_equal(change, theirs[name] if chosen else np.zeros_like(change), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"),
+    [
+        (1, {"l6.bias"}), (20, {"l6.*", "l4.bias"}), (40, {"l6.*", "l4.*", "l2.bias"}),
+        (60, {"l6.*", "l4.*", "l2.*", "l0.*"}), (1000, {"*"}),
+    ],
+)  # fmt: skip
+def test_a_budget_pays_from_the_last_layer_back(budget: int, chosen: set[str]) -> None:
+    """The last bias costs nothing, a weight the 5 activities in front of it, what is deeper those on the way as well."""
+    p = deep()
+    trained = {v.name for v in Sparse(budget=budget).apply(p, "cross_entropy", SGD()).of(Role.PARAM)}
+    assert trained == {v.name for v in p.of(Role.PARAM) if any(fnmatchcase(v.name, pattern) for pattern in chosen)}
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=str)
+@pytest.mark.parametrize("budget", [300, 500, 900])
+def test_what_a_budget_chooses_fits_it(budget: int, optimizer: Optimizer) -> None:
+    p = deep()
+    trained = Sparse(budget=budget).apply(p, "cross_entropy", optimizer)
+    assert 0 < training_bytes(trained, len(p.infer)) <= budget
+    states = sum(v.bytes for v in trained.of(Role.STATE))
+    assert states == (8 + sum(2 * v.bytes for v in trained.of(Role.PARAM)) if optimizer == Adam() else 0)
+
+
 @pytest.mark.parametrize("rule", [Backprop, TpSGD])
 @pytest.mark.parametrize("freeze", [("l0.weight",), ("l0.*",), ("*.bias",), ("l2.weight", "l0.bias")])
 def test_frozen_parameters_keep_their_bits_and_cost_no_op(rule: type[Rule], freeze: tuple[str, ...]) -> None:
@@ -179,10 +441,23 @@ class Tied(Net):
         return self
 
 
-def tied() -> Program:
+def tied(*, last: bool = False) -> Program:
     net = Tied(5)
     net.dense(5).act("tanh")
-    return net.again().act("tanh").dense(3).program()
+    return net.again().program() if last else net.again().act("tanh").dense(3).program()
+
+
+def image(act: str = "") -> Program:
+    """A convolution, an activation if any, and a dense layer."""
+    net = Net(2, 5, 6).conv(3)
+    return (net.act(act) if act else net).flatten().dense(4).program()
+
+
+@pytest.mark.parametrize("rule", [DRTP, DFA, SDFA])
+def test_what_no_rule_trains_may_be_frozen(rule: type[Rule]) -> None:
+    changes = step(image("relu"), rule(freeze=("l0.*",)), "cross_entropy")[0]
+    assert {name for name, change in changes.items() if np.any(change)} == {"l3.weight", "l3.bias"}
+    assert np.any(step(image("tanh"), rule(), "cross_entropy")[0]["l0.weight"])
 
 
 REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
@@ -199,6 +474,38 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no layer": (
         lambda: TpSGD().apply(Net(5).norm().program(), "mse", SGD()), "the network has no layer with weights",
+    ),
+    "tpsgd with a loss": (lambda: TpSGD("cross_entropy"), "Use the rule fixed-m"),
+    "no delta": (lambda: TpSGD("huber", delta=0), "huber's delta must be positive, not 0"),
+    "no push": (lambda: DRTP(strength=-1), "the strength of a local objective must be positive, not -1"),
+    "no cells": (lambda: MonoForward(grid=0), "an image cannot be seen as 0 x 0 cells"),
+    "no blocks": (lambda: Blocks(0), "a network cannot be cut into 0 blocks"),
+    "too many blocks": (lambda: Blocks(3).apply(mlp(), "mse", SGD()), "2 layers cannot make 3 blocks. Give at most 2"),
+    "drtp on a ReLU convolution": (
+        lambda: DRTP().apply(image("relu"), "mse", SGD()), "a convolution behind relu collapses under the random",
+    ),
+    "dfa on a linear convolution": (
+        lambda: DFA().apply(image(), "mse", SGD()), "a convolution without activation collapses",
+    ),
+    "cafo on a regression": (lambda: CaFo().apply(mlp(), "mse", SGD()), "CaFo adds up probabilities of classes"),
+    "sparse about nothing": (Sparse, "sparse needs to know what to update"),
+    "sparse about two things": (lambda: Sparse(("*",), 5), "sparse needs to know what to update"),
+    "sparse about a stranger": (
+        lambda: Sparse(("l0.wieght",)).apply(mlp(), "mse", SGD()), "no parameter matches 'l0.wieght' in the update",
+    ),
+    "a small budget": (
+        lambda: Sparse(budget=7).apply(mlp(), "mse", Adam()),
+        "no parameter can be trained with 7 bytes. Give at least 40",
+    ),
+    "a head that is shared": (
+        lambda: HeadOnly().apply(tied(last=True), "mse", SGD()), "the last layer shares l0.weight with an earlier one",
+    ),
+    "two heads of one weight": (
+        lambda: CaFo().apply(tied(), "cross_entropy", SGD()), "l0.weight serves two layers, and each would have a head",
+    ),
+    "a sigmoid in front of bce": (
+        lambda: Backprop().apply(Net(5).dense(3).act("sigmoid").program(), "bce", SGD()),
+        "the network ends in a sigmoid, which the bce loss applies itself",
     ),
     "a weight in two layers": (lambda: TpSGD().apply(tied(), "mse", SGD()), "l0.weight is shared by 2 blocks"),
 }  # fmt: skip
@@ -248,3 +555,27 @@ def test_a_rule_of_ones_own_needs_no_registration() -> None:
     changes, x, _ = step(p, Shrink(), "cross_entropy")
     a = np.tanh(x @ weights(p)["l0.weight"].T + weights(p)["l0.bias"])
     np.testing.assert_allclose(changes["l0.bias"], -LR * (a * (1 - a * a))[0], rtol=1e-9)
+
+
+@dataclass(frozen=True)
+class OwnHead(Rule):
+    """Every layer's own head, of ones at first, learns the task; the package knows nothing of it."""
+
+    name = "own-head"
+
+    def cut(self, program: Program) -> list[Block]:
+        return layerwise(program)
+
+    def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
+        shape = (b.values[task.output].shape[1], b.values[block.activity].shape[1])
+        head = b.value(f"{block.weight}.mine", f32(*shape), Role.STATE, data=np.ones(shape))
+        return task.emit(b, b.emit1("dense", (block.activity, head), "mine"), "mine.loss")
+
+
+@pytest.mark.parametrize("board", ["host", "qemu-rv32imf", "qemu-cortex-m4f"])
+def test_a_local_head_of_ones_own_is_trained_on_every_board(board: str) -> None:
+    changes, x, y = step(mlp(), OwnHead(), "cross_entropy")
+    a = np.tanh(x @ weights(mlp())["l0.weight"].T + weights(mlp())["l0.bias"])
+    np.testing.assert_allclose(changes["l0.weight.mine"], -LR * (0.25 - one_hot(y)).T @ a, rtol=1e-9)
+    p = compiled(mlp(), OwnHead(), "cross_entropy", Adam(), board=board)
+    assert {"l0.weight.mine", "l0.weight.mine.m", "l0.weight.mine.v"} <= {v.name for v in p.of(Role.STATE)}
