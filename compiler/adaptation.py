@@ -121,8 +121,10 @@ def _check_same(program: Program, wide: Program) -> None:
     lasting = (Role.PARAM, Role.STATE, Role.CONST)
     for value in wide.of(*lasting):
         if program.values.get(value.name) != value:
-            raise RuleError(f"{value.name} depends on the number of samples a step, so no sample can be added to it",
-                            do="Train without replay, or by another rule")
+            raise RuleError(
+                f"{value.name} depends on the number of samples a step, so no sample can be added to it",
+                do="Train without replay, or by another rule",
+            )
 
 
 def _kept(program: Program) -> dict[str, Value]:

@@ -102,9 +102,7 @@ class Expressions:
 
         def row(r: Any) -> Any:
             at = place(reads, r)
-            write = _nest(
-                variable.shape[1:], lambda *i: tirx.BufferStore(target, element(reads, r, *i), [at, *i])
-            )
+            write = _nest(variable.shape[1:], lambda *i: tirx.BufferStore(target, element(reads, r, *i), [at, *i]))
             return tirx.IfThenElse(tirx.all(at >= 0, at < variable.shape[0]), write, None)
 
         body = _nest([int(inputs[0].shape[0])], row, "r")

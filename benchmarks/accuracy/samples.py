@@ -103,9 +103,9 @@ def _digits(folder: str) -> tuple[Array, Array, Array]:
         for member in files:
             if member.name.endswith(".wav") and (stream := files.extractfile(member)):
                 digit, speaker, number = Path(member.name).stem.split("_")
-                found.append((speaker, int(number), int(digit), log_mel(*read_wave(stream.read()))))
-    found.sort(key=lambda item: item[:3])
-    speakers, _, labels, features = zip(*found, strict=True)
+                found.append((speaker, int(digit), int(number), log_mel(*read_wave(stream.read()))))
+    found.sort(key=lambda item: item[:3])  # digit by digit, so that one of KEPT of each is kept
+    speakers, labels, _, features = zip(*found, strict=True)
     return np.stack(features), np.array(labels, np.int32), np.unique(speakers, return_inverse=True)[1]
 
 

@@ -61,8 +61,11 @@ class FeTrIL(HeadOnly):
         for op in program.infer[at:]:
             strange = [n for n in op.inputs if program.values[n].role in (Role.ACT, Role.INPUT) and n not in known]
             if strange:
-                raise RuleError(f"{strange[0]} passes the last layer by, so it is no feature of it", where=op.loc,
-                                do="Train with the rule head-only")
+                raise RuleError(
+                    f"{strange[0]} passes the last layer by, so it is no feature of it",
+                    where=op.loc,
+                    do="Train with the rule head-only",
+                )
             known.update(op.outputs)
 
     def emit_step(self, b: Builder, program: Program, task: Task, optimizer: Optimizer) -> str:

@@ -72,9 +72,7 @@ class FeTrIL(Reference):
         seen = self.means["fetril.seen"]
         if self.settings.old == "all":
             others = [[c for c in range(classes) if c != n] for n in y]
-            return [
-                (b, row[i] if seen[row[i]] else y[b]) for i in range(classes - 1) for b, row in enumerate(others)
-            ]
+            return [(b, row[i] if seen[row[i]] else y[b]) for i in range(classes - 1) for b, row in enumerate(others)]
         self.means["fetril.step"] += 1
         first = int(self.means["fetril.step"]) * len(y)
         return [(b, self._one(n, (first + b) * classes, classes)) for b, n in enumerate(y)]

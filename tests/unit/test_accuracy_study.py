@@ -1,8 +1,12 @@
 """The accuracy study: who decides about whom, and a study in small from the first job to the last table."""
 
+import io
 import sys
+import tarfile
+import wave
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +172,27 @@ def test_a_tone_is_loudest_in_its_mel_band() -> None:
         found = samples.log_mel(tone, rate)
         assert found.shape == (bands, 32)
         assert (found.argmax(0) == band).all()
+
+
+def recordings(path: Path) -> None:
+    """An archive of three speakers who say every digit five times, as noise."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(path, "w:gz") as files:
+        for speaker, digit, number in product("abc", range(10), range(5)):
+            sound = io.BytesIO()
+            with wave.open(sound, "wb") as file:
+                file.setparams((1, 2, 8000, 0, "NONE", ""))
+                file.writeframes(rng.integers(-9999, 9999, 400).astype("<i2").tobytes())
+            entry = tarfile.TarInfo(f"recordings/{digit}_{speaker}_{number}.wav")
+            entry.size = len(sound.getvalue())
+            files.addfile(entry, io.BytesIO(sound.getvalue()))
+
+
+def test_every_digit_is_trained_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "fsdd").mkdir()
+    recordings(tmp_path / "fsdd" / "fsdd_recordings.tar.gz")
+    split = samples.digits(tmp_path, 0)
+    assert split.kept is not None
+    counts = {name: np.bincount(part.y).tolist() for name, part in (("train", split.train), ("kept", split.kept))}
+    assert counts == {"train": [4] * 10, "kept": [1] * 10}
+    assert split.train.x.shape == (40, 20, 32)

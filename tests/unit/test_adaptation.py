@@ -360,9 +360,7 @@ def test_only_the_last_layer_moves_and_the_rest_is_in_flash() -> None:
 def test_every_tensor_after_every_step(rule: Rule, replay: Replay | None, batch: int) -> None:
     """Of the Program in float64, which goes its own way for 30 steps: weights, optimizer, buffer and means."""
     model, (x, y) = net(6, 7, 4), samples(30 * batch)
-    bundle = strop.build(
-        model, torch.zeros(1, 6), rule=rule, optimizer=Adam(lr=0.01), batch=batch, replay=replay or 0
-    )
+    bundle = strop.build(model, torch.zeros(1, 6), rule=rule, optimizer=Adam(lr=0.01), batch=batch, replay=replay or 0)
     board, peer = Interpreter(bundle.program), reference(rule, model, "cross_entropy", Adam(lr=0.01), replay=replay)
     assert peer
     for at in range(0, len(x), batch):
@@ -435,8 +433,10 @@ def test_a_rule_whose_memory_depends_on_the_batch_is_refused() -> None:
 
         def apply(self, program: Program, loss: str, optimizer: Any) -> Program:
             made = super().apply(program, loss, optimizer)
-            values = {n: v if n != "0.weight" else v.__class__(n, program.only(Role.INPUT).type, v.role, v.loc)
-                      for n, v in made.values.items()}
+            values = {
+                n: v if n != "0.weight" else v.__class__(n, program.only(Role.INPUT).type, v.role, v.loc)
+                for n, v in made.values.items()
+            }
             return made.with_(values=values)
 
     with pytest.raises(RuleError, match=r"0\.weight depends on the number of samples"):
@@ -463,7 +463,9 @@ def test_names_of_the_step_do_not_meet_those_of_inference() -> None:
 # The command line
 
 
-def test_validate_compares_with_the_reference(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> None:
+def test_validate_compares_with_the_reference(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["validate", "mlp-64-32-10", "--steps", "12", "--replay", "4", "--replay-dtype", "int8"]
     words += ["--replay-batch", "2"]

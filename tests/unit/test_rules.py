@@ -395,7 +395,7 @@ def test_sparse_updates_the_chosen_as_backprop_does(update: tuple[str, ...]) -> 
     ],
 )  # fmt: skip
 def test_a_budget_pays_from_the_last_layer_back(budget: int, chosen: set[str]) -> None:
-    """The last bias costs nothing, a weight the 5 activities in front of it, what is deeper those on the way as well."""
+    """The last bias costs nothing, a weight the activities in front of it, what is deeper those on the way as well."""
     p = deep()
     trained = {v.name for v in Sparse(budget=budget).apply(p, "cross_entropy", SGD()).of(Role.PARAM)}
     assert trained == {v.name for v in p.of(Role.PARAM) if any(fnmatchcase(v.name, pattern) for pattern in chosen)}
