@@ -29,8 +29,8 @@ def by_rule(found: Lines, path: Path) -> None:
         axes.axvline(frozen, color="0.3", linewidth=0.8, linestyle="--")
         axes.set_yticks(places, [line.name for line in lines], size=7)
         scores = [score for line in lines for score in line.scores]
-        low = max(min(scores) - 5, 0 if np.isnan(frozen) else frozen - 25)  # one that failed does not squeeze the others
-        axes.set_xlim(max(0, low), min(100, max(scores) + 1))
+        least = 0 if np.isnan(frozen) else frozen - 25  # a rule that failed does not squeeze the others
+        axes.set_xlim(max(0, least, min(scores) - 5), min(100, max(scores) + 1))
         axes.set_title(tables.NETS[net].title, size=8)
     _save(figure, path)
 
