@@ -24,7 +24,7 @@ Strop = Callable[..., Any]
 def strop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Strop:
     """Run a command line in this process and in an empty folder, with a small space to search; returns its JSON."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune, "SPACE", {"unroll": (1, 16), "depth": (16, 32)})
+    monkeypatch.setattr(tune, "SPACE", {"rows": (2, 8), "accumulators": (8, 12)})
 
     def call(*words: str) -> Any:
         assert run([*words, "--json"]) == 0
