@@ -56,12 +56,12 @@ def build(
     """Compile a network and a learning rule into C that trains on a board.
 
     model: trained or fresh; it is read in evaluation mode and not changed.  example_input: float32, batch axis first.
-    loss: `cross_entropy` (labels int32 (B)) or `mse` (labels float32 of the output's shape).  rule: an instance or a
-    name; see `strop.rules`.  optimizer: `strop.optim.SGD(lr=0.01)` if not given.  board: a name, the path of a TOML
-    file, or a Board.  batch: samples a step.  seed: of the rule's random tensors, and of what is replayed.  replay: a
-    buffer of so many samples on the board, from which each step trains again, or a `Replay` with its settings; 0 for
-    none.  schedules: what `strop tune` found, or its file; it changes speed and size, never a result.  progress: told
-    each stage's name.
+    loss: `cross_entropy` (labels int32 (B)), or `mse`, `l1`, `huber`, `bce` (on logits; labels float32 of the output's
+    shape).  rule: an instance or a name; see `strop.rules`.  optimizer: `strop.optim.SGD(lr=0.01)` if not given.
+    board: a name, the path of a TOML file, or a Board.  batch: samples a step.  seed: of the rule's random tensors,
+    and of what is replayed.  replay: a buffer of so many samples on the board, from which each step trains again, or a
+    `Replay` with its settings; 0 for none.  schedules: what `strop tune` found, or its file; it changes speed and
+    size, never a result.  progress: told each stage's name.
 
     Raises a StropError of the stage that fails; equal arguments give equal bytes.
     """

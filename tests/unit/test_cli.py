@@ -12,6 +12,7 @@ import torch
 
 from strop.host.cli import run
 from strop.host.cli.command import app
+from strop.host.reference.mono_forward import MonoForward
 from strop.host.zoo import load_model
 
 VERBS = {
@@ -207,6 +208,44 @@ def test_user_files(strop: Any) -> None:
     )
     result = strop("train", "mine.py:net", "--data", "mine.py:data", "--rule", "mine.py:Mine", "--lr", "1", "--json")
     assert result.document["accuracy"] == 1.0
+
+
+OWN_RULE = """
+import numpy as np
+import strop
+from strop.compiler.ir import Role
+from strop.compiler.ops.base import f32
+from strop.compiler.rules.base import layerwise
+
+class Mine(strop.rules.Rule):
+    name = "mine"
+
+    def cut(self, program):
+        return layerwise(program)
+
+    def emit_objective(self, b, block, task):
+        shape = (b.values[task.output].shape[1], b.values[block.activity].shape[1])
+        head = b.value(f"{block.weight}.head", f32(*shape), Role.STATE, data=np.ones(shape))
+        return task.emit(b, b.emit1("dense", (block.activity, head), "answer"), "mine.loss")
+"""
+
+
+def test_a_users_rule_trains_a_head_of_its_own(strop: Any) -> None:
+    """And its tensors come back as those of any other."""
+    Path("mine.py").write_text(OWN_RULE)
+    document = strop("validate", "mlp-64-32-10", "--rule", "mine.py:Mine", "--steps", "20", "--json").document
+    assert document["bits_equal"] is True
+    assert document["torch"] is None
+    result = strop("train", "mlp-64-32-10", "--rule", "mine.py:Mine", "--lr", "0.03", "--epochs", "1", "--json")
+    assert result.document["accuracy"] > 0.7
+
+
+def test_validate_holds_local_heads_against_the_reference(strop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("validate", "mlp-64-32-10", "--rule", "mono-forward", "--steps", "5", "--json")
+    assert strop(*arguments).document["torch"]["max_rel_error"] < 1e-5
+    decided = MonoForward.decided
+    monkeypatch.setattr(MonoForward, "decided", lambda self, name, ours: decided(self, name, ours) + (".head" in name))
+    assert strop(*arguments).document["torch"]["worst_tensor"] == "0.weight.head"
 
 
 def test_validate_on_this_computer(strop: Any) -> None:
