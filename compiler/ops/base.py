@@ -135,7 +135,7 @@ class OpSpec:
     activity: ClassVar[int] = 0
     """Of a layer, the output that local objectives look at: a recurrent layer's last step."""
     follows: ClassVar[bool] = False
-    """Whether the op belongs to the layer before it, as activations and normalisations do."""
+    """Whether the op belongs to the layer before it, as activations, normalisations and max-pools do."""
     reach: ClassVar[tuple[float, float] | None] = None
     """For an activation, targets it can reach without saturating: the lower and the upper of two."""
     monotone: ClassVar[bool] = False

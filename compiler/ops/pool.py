@@ -78,6 +78,7 @@ class MaxPool2dArgmax(OpSpec):
     """
 
     kind = "max_pool2d_argmax"
+    follows = True
     results = ("y", "index")
     suffixes = ("", ".index")
     plain = "max_pool2d"
@@ -135,6 +136,7 @@ class MaxPool2d(OpSpec):
     """x (B,C,H,W) -> y (B,C,OH,OW), without the place of the maximum: what inference runs. attrs as above."""
 
     kind = "max_pool2d"
+    follows = True
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
         return Hints(window=attrs["kernel"] == attrs["stride"] and attrs["padding"] == (0, 0))

@@ -222,11 +222,11 @@ def whole(program: Program) -> Block:
     return Block(program.infer, trainable(program, program.infer))
 
 
-def layerwise(program: Program) -> list[Block]:
-    """One block a layer: an op with weights and the activations and normalisations behind it.
+def layerwise(program: Program, *, pools: bool = True) -> list[Block]:
+    """One block a layer: an op with weights and the activations, normalisations and, if `pools`, max-pools behind it.
 
-    What follows (pooling, reshaping, adding, anything behind a recurrent layer) opens the next block, so no gradient
-    passes through it.
+    What follows (averaging, reshaping, adding, anything behind a recurrent layer) opens the next block, so no gradient
+    passes through it. A local objective on what is left of a map behind its pool lets go of the map itself.
     """
     blocks: list[list[Op]] = []
     pending: list[Op] = []
@@ -234,7 +234,7 @@ def layerwise(program: Program) -> list[Block]:
         if spec(op.kind).weighted:
             blocks.append([*pending, op])
             pending = []
-        elif blocks and not pending and spec(op.kind).follows and not spec(blocks[-1][-1].kind).activity:
+        elif blocks and not pending and _belongs(op, blocks[-1][-1], program, pools):
             blocks[-1].append(op)
         else:
             pending.append(op)
@@ -242,3 +242,9 @@ def layerwise(program: Program) -> list[Block]:
         raise RuleError("the network has no layer with weights", do="Add a Linear or Conv2d layer")
     blocks[-1].extend(pending)
     return [Block(tuple(ops), trainable(program, ops)) for ops in blocks]
+
+
+def _belongs(op: Op, last: Op, program: Program, pools: bool) -> bool:
+    """Whether an op belongs to the layer that ends in `last` so far."""
+    keeps = program.values[op.outputs[0]].shape == program.values[op.inputs[0]].shape
+    return spec(op.kind).follows and not spec(last.kind).activity and (pools or keeps)

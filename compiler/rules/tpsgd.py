@@ -58,7 +58,7 @@ class TpSGD(Rule):
     def _target(self, b: Builder, block: Block, activity: str, task: Task) -> str:
         """t = P y*, the same bits on every machine; the stream is named after the layer's weight."""
         name, loc = f"{block.output}.target", block.loc
-        low, high = spec(block.ops[-1].kind).reach or (-0.9, 0.9)
+        low, high = next(filter(None, (spec(op.kind).reach for op in reversed(block.ops))), (-0.9, 0.9))
         units, key = b.values[activity].shape[1], generator.tensor_key(f"{block.weight}.target")
         stream: dict[str, Attr] = {"units": units, "seed": self.seed, "tensor": key}
         if b.values[task.label].dtype is FLOAT32:

@@ -1,13 +1,13 @@
 """Layer-local training of an eager model: every layer's block sees the blocks before it as constants.
 
-A block is a layer with weights (linear, conv1d, conv2d), the activations and normalisations called right after it, and
-whatever was called since the block before (pooling, reshaping, adding). What follows the last layer belongs to it.
+A block is a layer with weights (linear, conv1d, conv2d), the activations, normalisations and max-pools called right
+after it, and whatever was called since the block before (averaging, reshaping, adding). What follows the last layer belongs to it.
 Each layer of a recurrent stack is a block of its own: its output is its last state, and what follows begins the next.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from strop.host.reference import recurrent
 from strop.host.reference.base import Reference
 
 LAYERS = frozenset({"linear", "conv1d", "conv2d", *recurrent.CELLS})
-FOLLOWERS = frozenset({
+POOLS = frozenset({"max_pool1d", "max_pool2d"})
+FOLLOWERS = POOLS | frozenset({
     "relu", "leaky_relu", "relu6", "hardtanh", "tanh", "sigmoid", "softmax", "log_softmax",
     "batch_norm", "layer_norm", "group_norm", "instance_norm",
 })  # fmt: skip
@@ -27,7 +28,7 @@ VIEWS = frozenset({"flatten", "reshape", "view", "squeeze", "unsqueeze"})
 
 @dataclass
 class Block:
-    """What ran in a block. output: result of its last call.  last: name of that call.  weight: of its layer.
+    """What ran in a block. output: result of its last call.  last: name of the last call that was no pool.  weight: of its layer.
 
     layer: a copy of what the layer itself gave, before any activation.
     """
@@ -41,6 +42,7 @@ class Block:
 class LayerLocal(Reference):
     """A reference whose gradients stay inside the blocks."""
 
+    followers: ClassVar[frozenset[str]] = FOLLOWERS
     _numbers: tuple[int, ...] = ()
 
     def run(self, x: Tensor) -> tuple[Tensor, list[Block]]:
@@ -55,14 +57,14 @@ class LayerLocal(Reference):
 
     def numbered(self, calls: Sequence[str]) -> tuple[int, ...]:
         """The block of each call, by name: a layer each."""
-        return _number(calls)
+        return _number(calls, self.followers)
 
 
-def _number(calls: Sequence[str]) -> tuple[int, ...]:
+def _number(calls: Sequence[str], followers: frozenset[str]) -> tuple[int, ...]:
     """The block of each call."""
     numbers, block, complete, before = [], 0, False, ""
     for name in calls:
-        if complete and (name not in FOLLOWERS or before in recurrent.CELLS):
+        if complete and (name not in followers or before in recurrent.CELLS):
             block, complete = block + 1, False
         before = name
         complete = complete or name in LAYERS
@@ -138,7 +140,7 @@ class _Pass(TorchFunctionMode):
     def _record(self, number: int, name: str, result: Tensor, weights: Sequence[Any]) -> None:
         self.calls.append(name)
         block = self.blocks.setdefault(number, Block(result, name))
-        block.output, block.last = result, name
+        block.output, block.last = result, block.last if name in POOLS else name
         if name in LAYERS:
             block.weight = next(weight for weight in weights if weight is not None)
             block.layer = result.clone()

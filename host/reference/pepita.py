@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from strop.compiler.rng import uniform
-from strop.host.reference.blocks import Block, LayerLocal
+from strop.host.reference.blocks import FOLLOWERS, POOLS, Block, LayerLocal
 
 
 class Pepita(LayerLocal):
     """Every block but the last follows the difference of two passes."""
 
     rule = "pepita"
+    followers = FOLLOWERS - POOLS
 
     def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The task loss of the first pass, and a scalar with the gradients above."""

@@ -180,8 +180,12 @@ def test_a_convolution_learns_its_channel_means(name):
     patches = np.lib.stride_tricks.sliding_window_view(x[0], (3, 3), axis=(1, 2))
     z = np.einsum("ihwkl,oikl->ohw", patches, w) + b[:, None, None]
     a = function(z)
-    error = a.mean((1, 2)) - projection("0.weight", 4, 3, low, high)[:, y[0]]
-    delta = error[:, None, None] / a[0].size * derivative(a)
+    windows = a[:, :4, :4].reshape(4, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(4, 4, 4)
+    pooled, wins = windows.max(2), np.eye(4)[windows.argmax(2)]
+    error = pooled.mean(1) - projection("0.weight", 4, 3, low, high)[:, y[0]]
+    winners = np.zeros_like(a)
+    winners[:, :4, :4] = wins.reshape(4, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(4, 4, 4)
+    delta = error[:, None, None] / 4 * winners * derivative(a)
     trainer.step(x, y)
     np.testing.assert_allclose(trainer.state()["0.weight"], w - 0.1 * np.einsum("ohw,ihwkl->oikl", delta, patches))
     np.testing.assert_allclose(trainer.state()["0.bias"], b - 0.1 * delta.sum((1, 2)))
