@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from strop.compiler.dtypes import DTYPES, INT8, INT32, UINT8, DType
-from strop.compiler.ir import Builder, Op, Program, Role, TensorType, Value
+from strop.compiler.ir import Builder, Op, Program, Role, TensorType, Value, flatten
 from strop.compiler.ops.replay import BACK, END
 from strop.compiler.rng import tensor_key
 from strop.errors import RuleError, UsageError, nearest
@@ -129,7 +129,7 @@ def _check_same(program: Program, wide: Program) -> None:
 
 def _kept(program: Program) -> dict[str, Value]:
     """All values but what only the train step computes."""
-    computed = {name for op in program.infer for name in op.outputs}
+    computed = {name for op in flatten(program.infer) for name in (*op.outputs, *op.rows)}
     inner = (Role.ACT, Role.SCRATCH)
     return {name: value for name, value in program.values.items() if value.role not in inner or name in computed}
 
@@ -146,4 +146,8 @@ def _renamed(program: Program, wide: Program) -> dict[str, str]:
 
 def _with_names(op: Op, names: dict[str, str]) -> Op:
     inputs, outputs = (tuple(names.get(name, name) for name in row) for row in (op.inputs, op.outputs))
-    return replace(op, inputs=inputs, outputs=outputs)
+    rows = tuple(replace(row, name=names[row.name], sequence=names.get(row.sequence, row.sequence)).attr
+                 for row in op.rows.values())  # fmt: skip
+    attrs = {**op.attrs, "rows": rows} if rows else op.attrs
+    body = tuple(_with_names(part, names) for part in op.body)
+    return replace(op, inputs=inputs, outputs=outputs, attrs=attrs, body=body)

@@ -69,11 +69,11 @@ class Bundle:
 
         return report(self)
 
-    def twin(self) -> "Device":
-        """The same C compiled for this PC, in this process."""
+    def twin(self, *, store: str | Path | None = None) -> "Device":
+        """The same C compiled for this PC, in this process. store: a file that keeps its checkpoints."""
         from strop.host.device import twin
 
-        return twin(self)
+        return twin(self, store=store)
 
 
 def write_whole(path: Path, data: bytes) -> None:

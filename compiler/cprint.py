@@ -24,6 +24,9 @@ BINARY = {
 
 ATOM = 9
 
+NARROW = {"float16": "f16", "bfloat16": "bf16"}
+"""Formats that only rest in memory, as the runtime's conversions call them."""
+
 
 class Printer:
     """Prints one kernel's body. reserved: names of parameters.  fma: contract a*b + c.  bounds: see `lower.Bounds`."""
@@ -41,6 +44,10 @@ class Printer:
     def bind(self, buffer: Any, name: str) -> None:
         """Give a parameter's buffer its C name."""
         self.buffers[buffer] = name
+
+    def function(self, body: Any) -> None:
+        """Append the C of a kernel's body."""
+        self.statement(body)
 
     def statement(self, node: Any) -> None:
         """Append the C of a statement."""
@@ -110,12 +117,19 @@ class Printer:
             self._line(f"if ({condition}) {{")
             self.depth += 1
         for part in parts:
-            left, term = part.value.a, part.value.b.args[1]
-            value = left + term if type(part.value).__name__ == "Add" else left - term
-            self._line(f"{self._target(part)} = {self.expression(value)};")
+            self._add(part)
         if condition:
             self.depth -= 1
             self._line("}")
+
+    def _add(self, part: Any) -> None:
+        """An addition whose guard holds."""
+        left, term = part.value.a, part.value.b.args[1]
+        self._assign(part, left + term if type(part.value).__name__ == "Add" else left - term)
+
+    def _assign(self, node: Any, value: Any) -> None:
+        """A value to where a store puts it."""
+        self._line(f"{self._target(node)} = {self.expression(value)};")
 
     def _target(self, node: Any) -> str:
         return self._element(node.buffer, node.indices)
@@ -140,7 +154,7 @@ class Printer:
         if condition is not None:
             self._guarded(condition, [node])
         else:
-            self._line(f"{self._target(node)} = {self.expression(node.value)};")
+            self._assign(node, node.value)
 
     def _Bind(self, node: Any) -> None:
         name = self._variable(node.var)
@@ -236,6 +250,10 @@ class Printer:
         return literal(float(node.value))
 
     def _xCast(self, node: Any) -> str:
+        if str(node.ty.dtype) in NARROW:
+            return f"strop_{NARROW[str(node.ty.dtype)]}_bits({self.expression(node.value)})"
+        if str(node.value.ty.dtype) in NARROW:
+            return f"strop_{NARROW[str(node.value.ty.dtype)]}_float({self.expression(node.value)})"
         return f"({_ctype(node.ty.dtype)}){self.expression(node.value, ATOM)}"
 
     def _xSelect(self, node: Any) -> str:

@@ -9,16 +9,23 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from re import sub
 
+import numpy as np
+
+from strop.compiler import health
 from strop.compiler.cprint import literal
-from strop.compiler.dtypes import DTYPES
+from strop.compiler.dtypes import DTYPES, FLOAT32
 from strop.compiler.ir import Op, Program, Role, Row, Value
 from strop.compiler.kernels import Kernel, kernel_runs, macs, needs_code, operands
 from strop.compiler.liveness import offsets
 from strop.compiler.plan import Plan
 
 STRUCTS = {Role.PARAM: "params", Role.STATE: "state", Role.CONST: "consts"}
-MEMBERS = {"float32": "f32", "int32": "i32", "int8": "i8", "uint8": "u8"}
-STROP_DTYPES = {"float32": "STROP_F32", "int32": "STROP_I32", "int8": "STROP_I8", "uint8": "STROP_U8"}
+MEMBERS = {"float": "f32", "uint16_t": "u16", "int32_t": "i32", "int8_t": "i8", "uint8_t": "u8"}
+"""Views of the arena by the C type of what lies there."""
+STROP_DTYPES = {
+    "float32": "STROP_F32", "float16": "STROP_F16", "bfloat16": "STROP_BF16", "int32": "STROP_I32", "int8": "STROP_I8",
+    "uint8": "STROP_U8",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ RESERVED = frozenset(
         "x",
         "y",
         "t",
+        "hart",
+        "harts",
+        "job_x",
+        "job_y",
+        "job_out",
         "out",
         "arena",
         "main",
@@ -185,6 +197,7 @@ class Emitter:
             f"/* The network's output for one batch. x: {_shape(self.x)}; out: {_shape(self.out)}, apart from x. */",
             "void strop_model_infer(const float *x, float *out);\n",
             *(self._struct(role) for role in (Role.PARAM, Role.STATE) if self.program.of(role)),
+            *([health.DECLARATION] if health.scaled(self.program) else []),
             "#ifdef __cplusplus\n}\n#endif\n#endif",
         ]
         return "\n".join(lines) + "\n"
@@ -209,7 +222,8 @@ class Emitter:
         }[role]
         name = f"strop_model_{STRUCTS[role]}"
         members = [
-            f"    {v.dtype.c} {self.names.values[v.name]}[{v.type.size}]; /* {v.name} {_dims(v)} */"
+            f"    {v.dtype.c} {self.names.values[v.name]}[{v.type.size}];"
+            f" /* {v.name} {_shape(v) if v.dtype.narrow else _dims(v)} */"
             for v in self.program.of(role)
         ]
         constant = "const " if role is Role.CONST else ""
@@ -222,18 +236,39 @@ class Emitter:
         parts = [
             self._banner("Every shape, address and kernel was fixed when this was generated."),
             INCLUDES,
+            self._vectors(),
             IMAGE,
             self._profile_hook(),
             self._memory(),
+            self._health(),
             *(kernel.function(name) for kernel, name in self.names.kernels.items()),
             self._init(),
             self._function("train_step") if self.program.train_step else "",
             self._function("infer"),
+            self._part() if self.team else "",
         ]
         return "\n".join(part for part in parts if part)
 
+    def _vectors(self) -> str:
+        """Headers of vector types and of harts, where kernels use them."""
+        lanes = any("strop_x" in kernel.body for kernel in self.names.kernels)
+        return ('#include "lanes.h"\n' if lanes else "") + ('#include "team.h"\n' if self.team else "")
+
+    def _health(self) -> str:
+        """What kernels call when they store errors times a scale."""
+        dtype = health.scaled(self.program)
+        state = f"strop_model_state.{self.names.values[health.SCALE]}" if health.SCALE in self.names.values else ""
+        return health.definitions(dtype, state) if dtype else ""
+
+    @property
+    def team(self) -> bool:
+        """Whether the harts of a cluster run each kernel together."""
+        return any(kernel.team for kernel in self.names.kernels)
+
     def _profile_hook(self) -> str:
         count = len(self.names.calls["train_step"])
+        if self.team:
+            return TEAM_HOOK.format(count=max(count, 1))
         return (
             "#ifdef STROP_COUNT_KERNELS\n"
             '#include "strop.h"\n'
@@ -260,16 +295,16 @@ class Emitter:
 
     def _arena(self) -> str:
         size = max(self.plan.sizes["arena"], 4)
-        members = "".join(
-            f" {row.c} {MEMBERS[name]}[{size // row.bytes}];" for name, row in DTYPES.items() if name in MEMBERS
-        )
+        widths = {row.c: row.bytes for row in DTYPES.values()}
+        members = "".join(f" {c} {member}[{size // widths[c]}];" for c, member in MEMBERS.items())
         return f"{ARENA}static union {{{members} }} arena;\n"
 
     def _contents(self, role: Role, name: str) -> str:
         rows = []
         for value in self.program.of(role):
             data = self.program.initial[value.name].ravel()
-            numbers = [literal(v) for v in data.tolist()] if value.dtype.is_float else [str(v) for v in data.tolist()]
+            data = data.view(np.uint16) if value.dtype.narrow else data
+            numbers = [literal(v) if value.dtype is FLOAT32 else str(v) for v in data.tolist()]
             rows.append(f"    .{self.names.values[value.name]} = {{{_wrapped(numbers)}}},")
         return f"IMAGE static const strop_model_{STRUCTS[role]}_t {name} = {{\n" + "\n".join(rows) + "\n};\n"
 
@@ -280,7 +315,7 @@ class Emitter:
             if any(self.program.initial[v.name].any() for v in self.program.of(role)):
                 lines.append(f"    {name} = initial_{STRUCTS[role]};")
             elif self.program.of(role):
-                floats = all(v.dtype.is_float for v in self.program.of(role))
+                floats = all(v.dtype is FLOAT32 for v in self.program.of(role))
                 c, zero = ("float", "0.0f") if floats else ("uint8_t", "0u")
                 lines.append(f"    for (size_t i = 0; i < sizeof {name} / sizeof({c}); ++i) {{")
                 lines.append(f"        (({c} *)&{name})[i] = {zero};")
@@ -295,21 +330,57 @@ class Emitter:
             if train
             else "void strop_model_infer(const float *x, float *out) {"
         )
-        lines = [head, *self._pointers(function)]
+        lines = [*(self._team_head(function) if self.team else [head]), *self._pointers(function)]
         calls = enumerate(self.names.calls[function])
         for op in filter(needs_code, self.program.functions()[function]):
             if op.kind == "scan":
                 lines += self._loop(function, op, [next(calls) for _ in op.body])
             else:
                 lines.append(f"    {self._call(function, *next(calls))}")
+        if self.team:
+            return "\n".join([*lines, *self._team_tail(function, head), "}"]) + "\n"
         if train:
+            dtype = health.scaled(self.program)
+            lines += health.ending(dtype) if dtype else []
             lines.append(f"    return {self._place(function, self.program.loss)}[0];")
         return "\n".join([*lines, "}"]) + "\n"
 
+    def _part(self) -> str:
+        """What every hart is called for."""
+        train = ["    if (what == STROP_PART_TRAIN) {", f"        train_step_part({TEAM_JOB});", "        return;", "    }"]
+        head = "void strop_model_part(int what, const void *x, const void *y, void *out, int hart, int harts) {"
+        known = train if self.program.train_step else ["    (void)what;"]
+        return "\n".join([head, *known, f"    infer_part({TEAM_JOB});", "}"]) + "\n"
+
+    def _team_head(self, function: str) -> list[str]:
+        """The part of a function that every hart runs."""
+        train, label = function == "train_step", self.y.dtype.c if self.y else "int32_t"
+        out = [f"    const {label} *const y = job_y;", "    (void)y;"] if train else ["    float *const out = job_out;"]
+        return [
+            f"static void {function}_part(const void *job_x, const void *job_y, void *job_out, int hart, int harts) {{",
+            "    const float *const x = job_x;",
+            *out,
+            *([] if train else ["    (void)job_y;"]),
+        ]
+
+    def _team_tail(self, function: str, head: str) -> list[str]:
+        """The end of that part, and the function that has all harts run it."""
+        if function != "train_step":
+            return ["}\n", head, "    strop_team_run(STROP_PART_INFER, x, NULL, out);"]
+        dtype = health.scaled(self.program)
+        store = f"        *(float *)job_out = {self._place(function, self.program.loss)}[0];"
+        ending = [f"    {line}" for line in health.ending(dtype)] if dtype else []
+        run = ["    float mean = 0.0f;", "    strop_team_run(STROP_PART_TRAIN, x, y, &mean);", "    return mean;"]
+        return ["    if (hart == 0) {", *ending, store, "    }", "}\n", head, *run]
+
     def _call(self, function: str, index: int, call: Call, places: Mapping[str, str] = {}) -> str:
         """A kernel call. places: C of the operands that are rows."""
-        text = f"{call.name}({', '.join(self._arguments(function, call.op, places))})"
-        return f"{f'KERNEL({index}, {text})' if function == 'train_step' else text}; /* {_remark(call.op)} */"
+        shared = ["hart", "harts"] if self.team else []
+        text = f"{call.name}({', '.join([*shared, *self._arguments(function, call.op, places)])})"
+        counted = f"KERNEL({index}, {text})" if function == "train_step" else text
+        counted = f"if (!beyond) {{ {counted}; }}" if health.guarded(self.program, call.op) else counted
+        together = "; strop_team_barrier(hart)" if self.team and function != "train_step" else ""
+        return f"{counted}{together}; /* {_remark(call.op)} */"
 
     def _loop(self, function: str, scan: Op, calls: Sequence[tuple[int, Call]]) -> list[str]:
         """A scan: what only its first turn does stands before the loop."""
@@ -351,7 +422,7 @@ class Emitter:
             offset = buffer.offset // value.dtype.bytes
             name = self.names.values[value.name]
             lines.append(
-                f"    {value.dtype.c} *const {name} = arena.{MEMBERS[value.dtype.name]} + {offset};"
+                f"    {value.dtype.c} *const {name} = arena.{MEMBERS[value.dtype.c]} + {offset};"
                 f" /* {_dims(value)} */"
             )
         return lines
@@ -390,6 +461,7 @@ class Emitter:
         return TABLE.format(
             banner=self._banner("The model as a session drives it."), tensors="\n".join(tensors), count=len(tensors),
             hash=hash_, kernels=len(self.names.calls["train_step"]), classes=self.classes,
+            health="&strop_model_health.saturated" if health.scaled(self.program) else "NULL",
         )  # fmt: skip
 
 
@@ -400,6 +472,29 @@ INCLUDES = """#include "strop_model.h"
 
 #include "numerics.h"
 #include "rng.h"
+"""
+
+TEAM_JOB = "x, y, out, hart, harts"
+
+TEAM_HOOK = """#ifdef STROP_COUNT_KERNELS
+#include "strop.h"
+uint64_t strop_model_kernel_cost[{count}];
+#define KERNEL(i, call)                                                   \\
+    do {{                                                                  \\
+        const uint64_t start = hart == 0 ? strop_port_counter() : 0;      \\
+        call;                                                             \\
+        strop_team_barrier(hart);                                         \\
+        if (hart == 0) {{                                                  \\
+            strop_model_kernel_cost[i] += strop_port_counter() - start;   \\
+        }}                                                                 \\
+    }} while (0)
+#else
+#define KERNEL(i, call)           \\
+    do {{                          \\
+        call;                     \\
+        strop_team_barrier(hart); \\
+    }} while (0)
+#endif
 """
 
 ARENA = "/* Activations and scratch of both functions: what lives at once is apart. */\n"
@@ -415,6 +510,8 @@ IMAGE = """/* On a board, constants that came with the network have a section of
 TABLE = """{banner}
 #include "strop.h"
 #include "strop_model.h"
+
+#include <stddef.h>
 
 static const strop_tensor_t tensors[] = {{
 {tensors}
@@ -444,6 +541,7 @@ const strop_model_t strop_model = {{
     .kernel_cost = strop_model_kernel_cost,
 #endif
     .n_classes = {classes}u,
+    .health = {health},
 }};
 """
 

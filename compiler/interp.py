@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from strop.compiler.health import SCALE, followed, guarded
 from strop.compiler.ir import PERSISTENT, Op, Program, Role, runs
 from strop.compiler.ops import spec
 from strop.errors import VerifyError
@@ -21,11 +22,11 @@ class Interpreter:
     """
 
     def __init__(self, program: Program, dtype: type[np.floating[Any]] = np.float64) -> None:
-        self.program, self.dtype = program, dtype
-        self.memory = {name: self._cast(data) for name, data in program.initial.items()}
+        self.program, self.dtype, self.beyond = program, dtype, False
+        self.memory = {name: self._cast(name, data) for name, data in program.initial.items()}
 
-    def _cast(self, data: Array) -> Array:
-        return data.astype(self.dtype) if np.issubdtype(data.dtype, np.floating) else data.copy()
+    def _cast(self, name: str, data: Array) -> Array:
+        return data.astype(self.dtype) if self.program.values[name].dtype.is_float else data.copy()
 
     def _typed(self, result: Array) -> Array:
         """What an op made in a dtype of its own, from integers, in that of all others."""
@@ -36,9 +37,16 @@ class Interpreter:
 
         inputs: x and, for a train step, y, by name; batch axis first.
         """
-        env = {**self.memory, **{name: self._cast(np.asarray(data)) for name, data in inputs.items()}}
+        env = {**self.memory, **{name: self._cast(name, np.asarray(data)) for name, data in inputs.items()}}
         for op in self.program.functions()[function]:
-            self._execute(op, env)
+            if self.beyond and guarded(self.program, op):
+                fresh = [name for name in op.outputs if name not in env]
+                env.update({name: np.zeros(self.program.values[name].shape, self.dtype) for name in fresh})
+            else:
+                self._execute(op, env)
+        if SCALE in env and function == "train_step":
+            env[SCALE] = followed(env[SCALE], beyond=self.beyond)
+        self.beyond = False
         self.memory.update({name: env[name] for name in self.memory})
         return env
 
@@ -49,10 +57,20 @@ class Interpreter:
         for part in op.parts:
             results = spec(part.kind).reference([env[name] for name in part.inputs], part.attrs)
             env.update(zip(part.outputs, map(self._typed, results), strict=True))
+        for name in op.outputs:
+            env[name] = self._stored(name, env[name])
+
+    def _stored(self, name: str, value: Array) -> Array:
+        """What memory keeps; takes note of an error that is too large for its format."""
+        dtype = self.program.values[name].dtype
+        scale = float(self.memory[SCALE][0]) if dtype.dynamic else 2.0**dtype.exponent
+        if dtype.dynamic or dtype.exponent:
+            self.beyond |= not bool((np.abs(value * scale) <= dtype.most).all())
+        return dtype.rounded(value, scale)
 
     def _scan(self, op: Op, env: dict[str, Array]) -> None:
         """Turn after turn; a row is written back behind each op, so that rows that overlap see it."""
-        for name in op.outputs:
+        for name in (name for name in op.outputs if self.program.values[name].role not in PERSISTENT):
             type_ = self.program.values[name].type
             env[name] = np.full(type_.shape, np.nan, self.dtype)
         if "over" in op.attrs:

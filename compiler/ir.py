@@ -8,7 +8,8 @@ Semantics, checked by `verify` after every pass:
 * A `const` value never changes and may live in flash.
 * A `fused` op is exactly its body, run in order; what only the body uses needs no memory.
 * A `scan` op runs its body once a turn. In there a step value is a row of a sequence: it may be read and overwritten,
-  and the next turn finds what this one wrote. What passes between the ops of a turn needs memory while the scan runs.
+  and the next turn finds what this one wrote; so it is with variables, which a turn may overwrite once. What passes
+  between the ops of a turn needs memory while the scan runs.
 """
 
 import hashlib
@@ -119,8 +120,8 @@ class Op:
 
     @property
     def rows(self) -> dict[str, "Row"]:
-        """A scan's rows by the name of their step value."""
-        rows: Any = self.attrs.get("rows", ())
+        """A scan's rows by the name of their step value; none of any other op."""
+        rows: Any = self.attrs.get("rows", ()) if self.kind == "scan" else ()
         return {row[0]: Row(*row) for row in rows}
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 from strop.compiler.ir import Op, Program, TensorType, digest, runs
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import OpSpec
+from strop.compiler.ops.optimizer import WEIGHT
 from strop.compiler.schedules import Tiling
 
 
@@ -29,14 +30,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A C function. body: statements, indented.  parameters: inputs, then outputs that overwrite no input."""
+    """A C function. body: statements, indented.  parameters: inputs, then outputs that overwrite no input.
+
+    team: the harts of a cluster run it together, and it has `hart` and `harts` for its first parameters.
+    """
 
     parameters: tuple[Parameter, ...]
     body: str
+    team: bool = False
 
     def function(self, name: str) -> str:
         """The definition under a name."""
-        head = f"static void {name}({', '.join(map(str, self.parameters))}) {{"
+        parameters = [*(("int hart", "int harts") if self.team else ()), *map(str, self.parameters)]
+        head = f"static void {name}({', '.join(parameters)}) {{"
         return f"{head}\n{self.body}}}\n"
 
 
@@ -100,20 +106,34 @@ def operands(op: Op) -> tuple[str, ...]:
     return tuple(dict.fromkeys(op.inputs))
 
 
-def overwritten(kernel: KernelSpec) -> dict[int, int]:
-    """Result operand -> input operand whose memory it is: variables updated in place, inputs taken over."""
-    taken = {} if kernel.over is None else {kernel.results[0]: kernel.over}
-    return taken | {
-        outputs[out]: sources[source]
+def variables(kernel: KernelSpec) -> dict[int, tuple[int, str]]:
+    """Result operand that replaces a variable -> (that variable's operand, what the op calls it)."""
+    return {
+        outputs[out]: (sources[source], spec(kind).operands[source])
         for kind, sources, outputs, _ in kernel.steps
         for out, source in spec(kind).overwrites.items()
     }
 
 
+def overwritten(kernel: KernelSpec) -> dict[int, int]:
+    """Result operand -> input operand whose memory it is: variables updated in place, inputs taken over."""
+    taken = {} if kernel.over is None else {kernel.results[0]: kernel.over}
+    return taken | {result: operand for result, (operand, _) in variables(kernel).items()}
+
+
 def result_order(kernel: KernelSpec) -> list[int]:
-    """Results as TensorIR lays them out: a weight's update before the gradient that shares its loops."""
-    variables = {outputs[out] for kind, _, outputs, _ in kernel.steps for out in spec(kind).overwrites}
-    return sorted(kernel.results, key=lambda operand: operand not in variables)
+    """Results as TensorIR lays them out: a weight's update before the gradient that shares its loops.
+
+    States come before the weight if any is in a narrow format: they are then made of the weight's old contents.
+    """
+    replaced, early = variables(kernel), narrow_states(kernel)
+    return sorted(kernel.results, key=lambda result: int(result not in early) if result in replaced else 2)
+
+
+def narrow_states(kernel: KernelSpec) -> set[int]:
+    """Results that are states of a weight, if one of them is in a narrow format."""
+    states = {result for result, (_, name) in variables(kernel).items() if name != WEIGHT}
+    return states if any(kernel.types[result].dtype.narrow for result in states) else set()
 
 
 def operand_names(kernel: KernelSpec) -> list[str]:
@@ -180,7 +200,7 @@ def lowered(kernel: KernelSpec) -> Kernel:
     path = cache_folder() / "kernels" / f"{kernel.key}.json"
     if path.is_file():
         row = json.loads(path.read_text())
-        return Kernel(tuple(Parameter(**p) for p in row["parameters"]), row["body"])
+        return Kernel(tuple(Parameter(**p) for p in row["parameters"]), row["body"], row["team"])
     from strop.compiler.lower import lower_kernel
 
     made = lower_kernel(kernel)
@@ -199,10 +219,14 @@ def _source(op: OpSpec) -> str:
     return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
+MAKERS = ("lower", "cprint", "cvector", "cteam", "schedules", "lanes", "harts", "kernels", "dtypes")
+"""What decides what a kernel looks like, besides the ops."""
+
+
 @cache
 def _sources() -> str:
     """Hash of the files that decide what a kernel looks like."""
     folder = Path(__file__).parent
-    own = (folder / name for name in ("lower.py", "cprint.py", "schedules.py", "kernels.py"))
+    own = (folder / f"{name}.py" for name in MAKERS)
     files = [*own, *sorted((folder / "ops").glob("*.py"))]
     return digest(b"".join(file.read_bytes() for file in files))

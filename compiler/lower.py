@@ -7,10 +7,22 @@ from typing import Any
 import tvm
 from tvm import s_tir, sym, te, tirx
 
-from strop.compiler.cprint import Printer
+from strop.compiler.cprint import NARROW, Printer
+from strop.compiler.cteam import TeamPrinter
+from strop.compiler.cvector import VectorPrinter
 from strop.compiler.dtypes import DTYPES, DType
 from strop.compiler.ir import TensorType
-from strop.compiler.kernels import Kernel, KernelSpec, Parameter, operand_names, overwritten, result_order
+from strop.compiler.kernels import (
+    Kernel,
+    KernelSpec,
+    Parameter,
+    narrow_states,
+    operand_names,
+    overwritten,
+    result_order,
+    variables,
+)
+from strop.compiler.lanes import LANES, Lanes, arrange_lanes
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import Hints
 from strop.compiler.schedules import Stage, arrange
@@ -110,6 +122,44 @@ class Expressions:
             [variable.shape], list(inputs), lambda *_: body, name, [dtype], in_buffers=reads, out_buffers=[target]
         )  # fmt: skip
 
+    def widened(self, tensor: Any, dtype: DType) -> Any:
+        """What an expression sees of a tensor in memory."""
+        if not dtype.narrow:
+            return tensor
+        factor = self._model("unscale") if dtype.dynamic else 2.0**-dtype.exponent
+        return self.compute(
+            tensor.shape, lambda *i: _times(tirx.Cast(dtype.accumulator, tensor[i]), factor), f"{tensor.op.name}_wide"
+        )
+
+    def _model(self, function: str, *arguments: Any) -> Any:
+        """A function of the generated file itself (see `compiler.health`)."""
+        return tirx.call_pure_extern("float32", f"strop_model_{function}", *arguments)
+
+    def stored(self, tensor: Any, dtype: DType) -> Any:
+        """What memory keeps of a tensor. Whatever else the kernel computes from it sees it before it is rounded."""
+        factor = self._model("scale") if dtype.dynamic else 2.0**dtype.exponent
+
+        def element(*i: Any) -> Any:
+            value = _times(tensor[i], factor)
+            limited = self._model("limited", value) if dtype.dynamic or dtype.exponent else value
+            return tirx.Cast(dtype.base, limited) if dtype.narrow else limited
+
+        return self.compute(tensor.shape, element, f"{tensor.op.name}_stored")
+
+    def keep(self, tensor: Any) -> None:
+        """Compute an element once, into a register."""
+        self.stages[tensor.op] = replace(self.stages[tensor.op], kept=True)
+
+    def read_by_others(self, tensor: Any) -> bool:
+        """Whether another stage is made of it."""
+        return any(self.stages[tensor.op].name in other.reads for other in self.stages.values())
+
+    def move(self, moved: Any, behind: Any) -> None:
+        """Put a stage behind another."""
+        order = [op for op in self.stages if not op.same_as(moved)]
+        at = next(i for i, op in enumerate(order) if op.same_as(behind)) + 1
+        self.stages = {op: self.stages[op] for op in [*order[:at], moved, *order[at:]]}
+
     def where(self, condition: Any, then: Any, otherwise: Any) -> Any:
         """Evaluates the chosen side only."""
         return tirx.if_then_else(condition, then, otherwise)
@@ -134,6 +184,16 @@ class Expressions:
         keys = (tirx.const(seed, "uint32"), tirx.const(tensor, "uint32"))
         return tirx.call_pure_extern("float32", f"strop_rng_{what}", *keys, tirx.Cast("uint32", index))
 
+    def rounded(self, value: Any, dtype: DType) -> Any:
+        """A function of runtime/numerics.h."""
+        return self.call(f"{NARROW[dtype.base]}_rounded", value)
+
+    def dithered(self, value: Any, dtype: DType, seed: Any, tensor: int, index: Any) -> Any:
+        """The same, with the bits of runtime/rng.h."""
+        keys = (tirx.Cast("uint32", seed), tirx.const(tensor, "uint32"))
+        random = tirx.call_pure_extern("uint32", "strop_rng", *keys, tirx.Cast("uint32", index))
+        return self.call(f"{NARROW[dtype.base]}_dithered", value, random)
+
     def const(self, value: float) -> Any:
         """A float32 constant."""
         return tirx.const(float(value), "float32")
@@ -141,6 +201,12 @@ class Expressions:
     def cast(self, expr: Any, dtype: DType) -> Any:
         """Convert."""
         return tirx.Cast(dtype.name, expr)
+
+
+def _times(value: Any, factor: Any) -> Any:
+    if isinstance(factor, float):
+        return value * tirx.const(factor, "float32") if factor != 1 else value
+    return value * factor
 
 
 def _nest(shape: Sequence[int], body: Callable[..., Any], stem: str = "i") -> Any:
@@ -166,52 +232,88 @@ ARGMAX = te.comm_reducer(_larger, _lowest, name="argmax")
 
 
 def lower_kernel(kernel: KernelSpec) -> Kernel:
-    """Express, schedule, lower and print one kernel. Raises LowerError where TVM or the printer cannot."""
+    """Express, schedule, lower and print one kernel. Raises LowerError where TVM or the printer cannot.
+
+    In vectors if the tiling has lanes and one of the ways to lay them can be printed, else in scalars.
+    """
+    for lanes in LANES if kernel.tiling.lanes > 1 else ():
+        try:
+            return _lowered(kernel, VectorPrinter, lanes)
+        except LowerError:
+            continue
+    return _lowered(kernel, TeamPrinter if kernel.tiling.harts > 1 else Printer, Lanes.NONE)
+
+
+def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel:
     try:
         expressions, arguments, replaced = _express(kernel)
         stages = list(expressions.stages.values())
         schedule = s_tir.Schedule(te.create_prim_func(arguments))
-        arrange(schedule, stages, kernel.tiling, outer=kernel.outer)
+        if lanes is Lanes.NONE:
+            arrange(schedule, stages, kernel.tiling, outer=kernel.outer)
+        else:
+            arrange_lanes(schedule, stages, kernel.tiling, lanes, outer=kernel.outer)
         function = tvm.transform.Sequential(list(PASSES))(schedule.mod)["main"]
     except (RuntimeError, ValueError, TypeError) as error:
         kinds = ", ".join(step[0] for step in kernel.steps)
         raise LowerError(f"TVM cannot schedule {kinds}", where=str(error).strip().splitlines()[-1]) from error
-    return _print(kernel, function, replaced)
+    return _print(kernel, function, replaced, printer)
 
 
 def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, int]]:
     """Build the expression; returns it with the function's arguments: inputs, then results."""
     names, language = operand_names(kernel), Expressions()
     language.names.update(names[: kernel.inputs])
-    env: dict[int, Any] = {}
-    for i in range(kernel.inputs):
-        env[i] = te.placeholder(kernel.types[i].shape, name=names[i], dtype=kernel.types[i].dtype.name)
+    given = [
+        te.placeholder(type_.shape, name=names[i], dtype=type_.dtype.base)
+        for i, type_ in enumerate(kernel.types[: kernel.inputs])
+    ]
+    env = {i: language.widened(tensor, kernel.types[i].dtype) for i, tensor in enumerate(given)}
     for kind, sources, outputs, attrs in kernel.steps:
-        types = [kernel.types[i] for i in sources]
+        types = [_widened(kernel.types[i]) for i in sources]
         language.hints = spec(kind).hints(types, dict(attrs))
         made = spec(kind).expression(language, [env[i] for i in sources], types, dict(attrs))
         env.update(zip(outputs, made, strict=True))
-    results = [env[i] for i in result_order(kernel)]
+    results = [_result(kernel, language, i, env[i]) for i in result_order(kernel)]
     for tensor in (tensor for tensor in results if tensor.op in language.stages):
         stage = language.stages[tensor.op]
         marked = tuple(old or i == tensor.value_index for i, old in enumerate(stage.results))
         language.stages[tensor.op] = replace(stage, results=marked)
-    return language, [*(env[i] for i in range(kernel.inputs)), *results], overwritten(kernel)
+    return language, [*given, *results], overwritten(kernel)
 
 
-def _print(kernel: KernelSpec, function: Any, replaced: Mapping[int, int]) -> Kernel:
+def _result(kernel: KernelSpec, language: Expressions, operand: int, tensor: Any) -> Any:
+    """A result as memory keeps it. A weight waits in a register until its states, made of the old one, are stored."""
+    dtype, early, replaced = kernel.types[operand].dtype, narrow_states(kernel), variables(kernel)
+    if not dtype.narrow and operand not in early:
+        return tensor
+    weight = operand in replaced and operand not in early
+    if (weight and early) or (operand not in early and language.read_by_others(tensor)):
+        language.keep(tensor)
+    made = language.stored(tensor, dtype)
+    if operand not in replaced:
+        language.move(made.op, tensor.op)
+    return made
+
+
+def _widened(type_: TensorType) -> TensorType:
+    """The type that an expression sees."""
+    return TensorType(type_.shape, DTYPES[type_.dtype.accumulator]) if type_.dtype.narrow else type_
+
+
+def _print(kernel: KernelSpec, function: Any, replaced: Mapping[int, int], make: type[Printer]) -> Kernel:
     names = operand_names(kernel)
-    printer = Printer(names, kernel.fma, Bounds())
+    printer = make(names, kernel.fma, Bounds())
     parameters: dict[str, Parameter] = {}
     operands = [*range(kernel.inputs), *result_order(kernel)]
     for operand, var in zip(operands, function.params, strict=True):
         place = replaced.get(operand, operand)
         writes = operand >= kernel.inputs or place in replaced.values()
         printer.bind(var, names[place])
-        ctype = DTYPES[kernel.types[place].dtype.name].c
-        parameters[names[place]] = Parameter(names[place], ctype, writes)
-    printer.statement(function.body)
-    return Kernel(tuple(parameters.values()), "".join(line + "\n" for line in printer.lines))
+        parameters[names[place]] = Parameter(names[place], kernel.types[place].dtype.c, writes)
+    printer.function(function.body)
+    body = "".join(line + "\n" for line in printer.lines if line)
+    return Kernel(tuple(parameters.values()), body, team=make is TeamPrinter)
 
 
 class Bounds:
@@ -231,6 +333,13 @@ class Bounds:
     def depends(self, node: Any, var: Any) -> bool:
         """Whether a variable occurs in an expression."""
         return any(var.same_as(other) for other in tirx.analysis.undefined_vars(node))
+
+    def lanes(self, index: Any, lane: Any) -> tuple[int, Any]:
+        """(a, b) of an index that is a * lane + b. Raises LowerError for one that is not."""
+        slope, *rest = sym.detect_linear_equation(index, [lane]) or (0, None)
+        if type(slope).__name__ != "IntImm":
+            raise LowerError("lanes lie in no row", where=str(index))
+        return int(slope), self.analyzer.simplify(rest[0])
 
     def within(self, loop: Any, conditions: Mapping[str, Any]) -> tuple[Any, Any, frozenset[str]]:
         """(first, end) of the turns of a loop in which conditions hold, as far as they bound it, and the keys of those.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from strop.compiler.adaptation import Replay
 from strop.compiler.bundle import Bundle, make_bundle
 from strop.compiler.capture.torch import capture
-from strop.compiler.dtypes import DTYPES
 from strop.compiler.emit import Emitter
 from strop.compiler.ir import Program
 from strop.compiler.kernels import lower
@@ -18,6 +17,7 @@ from strop.compiler.passes.flatten import flatten
 from strop.compiler.passes.fuse import fuse
 from strop.compiler.passes.hoist import hoist
 from strop.compiler.passes.legalize import legalize
+from strop.compiler.passes.narrow import narrow
 from strop.compiler.passes.order import order
 from strop.compiler.passes.pooling import pooling
 from strop.compiler.passes.reuse import reuse
@@ -25,10 +25,11 @@ from strop.compiler.passes.simplify import simplify
 from strop.compiler.passes.tuned import Schedules, read_schedules, tuned
 from strop.compiler.passes.unroll import unroll
 from strop.compiler.plan import check_fits, place
+from strop.compiler.precision import Precision, precision
 from strop.compiler.rules import Rule, rule_class
 from strop.compiler.schedules import Tiling
 from strop.compiler.verify import verify
-from strop.errors import UsageError, nearest
+from strop.errors import UsageError
 from strop.targets.board import Board, load_board
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def build(
     optimizer: Optimizer | None = None,
     board: Board | str = "host",
     batch: int = 1,
-    dtype: str = "float32",
+    dtype: Precision | str | Path = "float32",
     seed: int | None = None,
     replay: Replay | int = 0,
     schedules: Schedules | str | Path | None = None,
@@ -58,10 +59,11 @@ def build(
     model: trained or fresh; it is read in evaluation mode and not changed.  example_input: float32, batch axis first.
     loss: `cross_entropy` (labels int32 (B)), or `mse`, `l1`, `huber`, `bce` (on logits; labels float32 of the output's
     shape).  rule: an instance or a name; see `strop.rules`.  optimizer: `strop.optim.SGD(lr=0.01)` if not given.
-    board: a name, the path of a TOML file, or a Board.  batch: samples a step.  seed: of the rule's random tensors,
-    and of what is replayed.  replay: a buffer of so many samples on the board, from which each step trains again, or a
-    `Replay` with its settings; 0 for none.  schedules: what `strop tune` found, or its file; it changes speed and
-    size, never a result.  progress: told each stage's name.
+    board: a name, the path of a TOML file, or a Board.  batch: samples a step.  dtype: `float32`, `float16`,
+    `bfloat16`, the path of a TOML file, or a Precision.  seed: of the rule's random tensors, and of what is replayed.
+    replay: a buffer of so many samples on the board, from which each step trains again, or a `Replay` with its
+    settings; 0 for none.  schedules: what `strop tune` found, or its file; it changes speed and size, never a result.
+    progress: told each stage's name.
 
     Raises a StropError of the stage that fails; equal arguments give equal bytes.
     """
@@ -71,7 +73,9 @@ def build(
     optimizer = optimizer or SGD()
     replay = Replay(replay) if isinstance(replay, int) and replay else replay
     schedules = read_schedules(schedules) if isinstance(schedules, str | Path) else schedules or Schedules()
-    _check(batch, dtype)
+    policy = precision(dtype)
+    if batch < 1:
+        raise UsageError(f"a batch has at least 1 sample, not {batch}")
 
     def stage(title: str, program: Program) -> Program:
         progress(title)
@@ -90,11 +94,12 @@ def build(
     p = stage("hoist", hoist(p))
     p = stage("fuse", fuse(p))
     p = stage("unroll", unroll(p))
+    p = stage("narrow", narrow(p, policy, board.name, rule.seed, board.core.tiling.get("harts", 1)))
     p = stage("order", order(p))
     p = stage("reuse", reuse(p))
     default = Tiling(**board.core.tiling)
     p = stage("tune", tuned(p, default, schedules.table(board.isa, default)))
-    p = p.with_(notes=_notes(rule, loss, optimizer, dtype, replay))
+    p = p.with_(notes=_notes(rule, loss, optimizer, policy, replay))
     progress("place")
     plan = place(p)
     if not board.is_host:
@@ -106,14 +111,6 @@ def build(
     return make_bundle(p, plan, emitter, board, model)
 
 
-def _check(batch: int, dtype: str) -> None:
-    if batch < 1:
-        raise UsageError(f"a batch has at least 1 sample, not {batch}")
-    if dtype not in DTYPES or not DTYPES[dtype].is_float:
-        floats = [name for name, row in DTYPES.items() if row.is_float]
-        raise UsageError(f"parameters cannot be stored as {dtype!r}", do=nearest(dtype, floats))
-
-
-def _notes(rule: Rule, loss: str, optimizer: Any, dtype: str, replay: Replay | int) -> dict[str, str]:
+def _notes(rule: Rule, loss: str, optimizer: Any, policy: Precision, replay: Replay | int) -> dict[str, str]:
     more = {"replay": str(replay)} if replay else {}
-    return {"rule": str(rule), "loss": loss, "optimizer": str(optimizer), "dtype": dtype, **more}
+    return {"rule": str(rule), "loss": loss, "optimizer": str(optimizer), "dtype": str(policy), **more}

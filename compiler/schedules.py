@@ -11,6 +11,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from strop.compiler.harts import share_loops, share_maps
 from strop.compiler.ops.base import Hints
 
 
@@ -22,7 +23,8 @@ class Tiling:
     matrix-vector product walks side by side, each with an address register unless all lie within `reach` bytes of one.
     depth: copies of its inner loop at that many rows, and of the loop of a single sum.  band: columns of a weight
     updated side by side, each with its input in a register; 0 walks whole rows, as a core with vectors prefers.  turn:
-    rows of the band in each turn of the loop.
+    rows of the band in each turn of the loop.  lanes: floats in the longest vector of a kernel, 1 for scalars only.
+    harts: cores that share out each kernel, at most.
     """
 
     accumulators: int = 8
@@ -32,6 +34,8 @@ class Tiling:
     depth: int = 8
     band: int = 16
     turn: int = 1
+    lanes: int = 1
+    harts: int = 1
 
     def rows_of(self, length: int) -> int:
         """Rows of `length` floats to walk side by side."""
@@ -47,6 +51,7 @@ class Stage:
 
     shape: of its tensors.  reduces: whether it has reduction axes.  results: for each tensor it computes, whether that
     is a result of the kernel.  hints: of the op it belongs to.  reads: the steps it reads.
+    kept: an element is computed once and held in a register, because a result and other steps are made of it.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Stage:
     results: tuple[bool, ...] = (False,)
     hints: Hints = NO_HINTS
     reads: frozenset[str] = frozenset()
+    kept: bool = False
 
     @property
     def result(self) -> bool:
@@ -67,51 +73,55 @@ def arrange(sch: Any, stages: Sequence[Stage], tiling: Tiling, *, outer: bool = 
 
     outer: the kernel's map over a weight is the outer product of one sample.
     """
-    nests = _nests(sch, _inline(sch, stages))
-    if outer and len(nests) == 2 and nests[0][0].reduces:
-        _sweep(sch, nests[0], nests[1], tiling)
+    runs = nests(sch, inline(sch, stages))
+    if outer and len(runs) == 2 and runs[0][0].reduces:
+        _sweep(sch, runs[0], runs[1], tiling)
         return
-    if len(nests) == 2 and nests[1][0].hints.window:
-        _windowed(sch, nests[0][0], nests[1], tiling)
+    if len(runs) == 2 and runs[1][0].hints.window:
+        _windowed(sch, runs[0][0], runs[1], tiling)
         return
-    for anchor, *followers in nests:
+    for anchor, *followers in runs:
         if anchor.reduces:
             _reduction(sch, anchor, followers, tiling)
         elif outer and tiling.band:
             _columns(sch, anchor, followers, tiling)
         else:
             _map(sch, anchor, followers, tiling)
+    if tiling.harts > 1:
+        share_maps(sch, [anchor.name for anchor, *_ in runs if not anchor.reduces], tiling.harts)
 
 
-def _nests(sch: Any, stages: Sequence[Stage]) -> list[list[Stage]]:
+def nests(sch: Any, stages: Sequence[Stage]) -> list[list[Stage]]:
     """Runs of stages whose elements lie inside the elements of the run's first, and are made of the run's alone.
 
     A map that reads nothing of the run joins the loops of the run's map: as a follower it would run whole in every
     turn, and what overwrites its input must run once.
     """
-    nests: list[list[Stage]] = []
+    runs: list[list[Stage]] = []
     made: set[str] = set()
     for stage in stages:
-        first = nests[-1][0] if nests else stage
-        inside = bool(nests) and stage.shape[: len(first.shape)] == first.shape
+        first = runs[-1][0] if runs else stage
+        inside = bool(runs) and stage.shape[: len(first.shape)] == first.shape
         if inside and stage.reads and stage.reads <= made:
-            nests[-1].append(stage)
-        elif nests and stage.shape == first.shape and not (first.reduces or stage.reduces or stage.reads & made):
+            runs[-1].append(stage)
+        elif runs and stage.shape == first.shape and not (first.reduces or stage.reduces or stage.reads & made):
             sch.merge(*(sch.get_loops(sch.get_sblock(each.name))[-1] for each in (first, stage)))
         else:
-            nests.append([stage])
+            runs.append([stage])
             made.clear()
         made.add(stage.name)
-    return nests
+    return runs
 
 
-def _inline(sch: Any, stages: Sequence[Stage]) -> list[Stage]:
+def inline(sch: Any, stages: Sequence[Stage]) -> list[Stage]:
     """Substitute element-wise stages that are no result into what reads them; returns the others."""
     kept: list[Stage] = []
     through: dict[str, frozenset[str]] = {}
     for stage in stages:
         reads = frozenset[str]().union(*(through.get(name, {name}) for name in stage.reads))
-        if stage.reduces or stage.result:
+        if stage.kept and not stage.reduces:
+            sch.set_scope(sch.get_sblock(stage.name), 0, "local")
+        if stage.reduces or stage.result or stage.kept:
             kept.append(replace(stage, reads=reads))
         else:
             sch.compute_inline(sch.get_sblock(stage.name))
@@ -123,28 +133,28 @@ def _map(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) ->
     """Element-wise: one nest over the elements, the innermost loop unrolled."""
     loops = sch.get_loops(sch.get_sblock(anchor.name))
     inner = loops[-1]
-    factor = divisor(_extent(sch, inner), tiling.unroll)
+    factor = divisor(extent_of(sch, inner), tiling.unroll)
     if factor > 1:
         _, inner = sch.split(inner, [None, factor])
         sch.unroll(inner)
     for stage in followers:
-        _follow(sch, stage, inner, len(loops) + (factor > 1), 1)
+        follow(sch, stage, inner, len(loops) + (factor > 1), 1)
 
 
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
     """Element-wise over a weight (O,I): a band of columns at a time, a few rows in each turn of the loop."""
     _, rows, inner = _bands(sch, sch.get_sblock(anchor.name), tiling.band)
-    _, turn = sch.split(rows, [None, divisor(_extent(sch, rows), tiling.turn)])
+    _, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), tiling.turn)])
     for loop in (turn, inner):
         sch.unroll(loop)
     for stage in followers:
-        _follow(sch, stage, inner, 4, 1)
+        follow(sch, stage, inner, 4, 1)
 
 
 def _bands(sch: Any, block: Any, width: int) -> tuple[Any, Any, Any]:
     """Loops of a block over (O,I) as band of columns, row, column in the band."""
     rows, columns = sch.get_loops(block)
-    band, inner = sch.split(columns, [None, divisor(_extent(sch, columns), width)])
+    band, inner = sch.split(columns, [None, divisor(extent_of(sch, columns), width)])
     sch.reorder(band, rows, inner)
     return band, rows, inner
 
@@ -152,32 +162,33 @@ def _bands(sch: Any, block: Any, width: int) -> tuple[Any, Any, Any]:
 def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling: Tiling) -> None:
     """Input gradient and update in one pass over a weight: every weight is loaded once, used, updated, stored."""
     block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
-    copies = _registers(sch, block, gradient[0])
-    (batch, columns), (rows,) = _loops(sch, block)
+    copies = registers(sch, block, gradient[0])
+    (batch, columns), (rows,) = loops_of(sch, block)
     width = max(1, tiling.accumulators * 3 // 5)  # a column holds a sum and a scaled input; few operands wait beside
-    band, inner = sch.split(columns, [None, divisor(_extent(sch, columns), width)])
+    band, inner = sch.split(columns, [None, divisor(extent_of(sch, columns), width)])
     sch.reorder(batch, band, rows, inner)
     other_band, other_rows, other_inner = _bands(sch, writer, width)
     for stage in update[1:]:
         sch.reverse_compute_at(sch.get_sblock(stage.name), other_inner)
     sch.split(other_band, [1, None])
     sch.merge(rows, other_rows)
-    _, band, rows, inner = sch.get_loops(block)
+    batch, band, rows, inner = sch.get_loops(block)
     for loop in (inner, sch.get_loops(writer)[3]):
         sch.unroll(loop)
     for stage in [*copies, *gradient[1:]]:
-        _follow(sch, stage, band, 2, _extent(sch, inner))
+        follow(sch, stage, band, 2, extent_of(sch, inner))
+    fused, _ = share_loops(sch, [batch, band], tiling.harts)
     init = sch.decompose_reduction(block, rows)
-    sch.unroll(sch.get_loops(init)[2])
+    sch.unroll(sch.get_loops(init)[2 - fused])
 
 
 def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling) -> None:
     """A reduction over windows of another: the sums of a window live in registers until it is reduced."""
     pool, layer = sch.get_sblock(consumers[0].name), sch.get_sblock(producer.name)
-    copies = _registers(sch, pool, consumers[0])
-    (batch, channels, *image), window = _loops(sch, pool)
-    room = max(1, tiling.accumulators // prod(_extent(sch, loop) for loop in window))
-    channels, inner = sch.split(channels, [None, divisor(_extent(sch, channels), room)])
+    copies = registers(sch, pool, consumers[0])
+    (batch, channels, *image), window = loops_of(sch, pool)
+    room = max(1, tiling.accumulators // prod(extent_of(sch, loop) for loop in window))
+    channels, inner = sch.split(channels, [None, divisor(extent_of(sch, channels), room)])
     sch.reorder(batch, channels, *image, *window, inner)
     home, depth = image[-1], 2 + len(image)
     sch.set_scope(layer, 0, "local")
@@ -188,7 +199,8 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
     for loop in (reduce[-1], *tile, *window, inner):
         sch.unroll(loop)
     for stage in [*copies, *consumers[1:]]:
-        _follow(sch, stage, home, depth, _extent(sch, inner))
+        follow(sch, stage, home, depth, extent_of(sch, inner))
+    depth -= share_loops(sch, [batch, channels, *image], tiling.harts)[0]
     for block, first in ((layer, reduce[0]), (pool, window[0])):
         for loop in sch.get_loops(sch.decompose_reduction(block, first))[depth:]:
             sch.unroll(loop)
@@ -196,35 +208,45 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
 
 def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
     """A tile of sums in registers; what follows reads them there."""
-    block = sch.get_sblock(anchor.name)
-    copies = _registers(sch, block, anchor)
-    spatial, reduce = _loops(sch, block)
-    slides = anchor.hints.slides and _extent(sch, reduce[-1]) > 1
+    block, parts = sch.get_sblock(anchor.name), partable(sch, [anchor, *followers])
+    copies = registers(sch, block, anchor)
+    spatial, reduce = loops_of(sch, block)
+    slides = anchor.hints.slides and extent_of(sch, reduce[-1]) > 1
     room, turns = tiling.accumulators, tiling.unroll if anchor.hints.tile else tiling.depth
     if anchor.hints.dot:
-        room = tiling.rows_of(_extent(sch, reduce[-1]))
+        room = tiling.rows_of(extent_of(sch, reduce[-1]))
         turns = max(1, tiling.depth * tiling.rows // room)  # more rows, fewer copies: the code stays as long
-    reduce, depth = _unrolled_tail(sch, reduce, turns)
+    reduce, depth = unrolled_tail(sch, reduce, turns)
     outer, tile = _split_tile(sch, spatial, anchor.hints.tile, room, depth, slides=slides)
     sch.reorder(*outer, *reduce, *tile)
     for loop in tile:
         sch.unroll(loop)
-    for loop in (outer[-1], *(reduce[-2:-1] if depth > 1 else ())):
-        _part(sch, loop)
     for stage in [*copies, *followers]:
-        _follow(sch, stage, outer[-1], len(outer), prod(_extent(sch, loop) for loop in tile))
+        follow(sch, stage, outer[-1], len(outer), prod(extent_of(sch, loop) for loop in tile))
+    fused, left = share_loops(sch, outer, tiling.harts)
+    for loop in (*left[-1:], *(reduce[-2:-1] if depth > 1 else ())) if parts else ():
+        part(sch, loop)
     init = sch.decompose_reduction(block, reduce[0])
-    for loop in sch.get_loops(init)[len(outer) :]:
+    for loop in sch.get_loops(init)[len(outer) - fused :]:
         sch.unroll(loop)
 
 
-def _part(sch: Any, loop: Any) -> None:
+def part(sch: Any, loop: Any) -> None:
     """Give the first and the last turns code of their own where they have conditions that hold in all others."""
-    if _extent(sch, loop) > 1:
+    if extent_of(sch, loop) > 1:
         sch.annotate(loop, "pragma_loop_partition_hint", True)
 
 
-def _registers(sch: Any, block: Any, stage: Stage) -> list[Stage]:
+def partable(sch: Any, stages: Sequence[Stage]) -> bool:
+    """Whether the loops of stages may be parted: no stage reads an integer.
+
+    Where a label decides, it would become the bound of a loop, whatever it is. Asked before anything is scheduled.
+    """
+    reads = [region for stage in stages for region in sch.get(sch.get_sblock(stage.name)).reads]
+    return not any("int" in str(region.source.dtype) for region in reads)
+
+
+def registers(sch: Any, block: Any, stage: Stage) -> list[Stage]:
     """Keep accumulators out of memory; a result is copied out when it is complete, by the stages returned."""
     copies = []
     for index, result in enumerate(stage.results):
@@ -236,23 +258,23 @@ def _registers(sch: Any, block: Any, stage: Stage) -> list[Stage]:
     return copies
 
 
-def _follow(sch: Any, stage: Stage, home: Any, depth: int, tile: int) -> None:
+def follow(sch: Any, stage: Stage, home: Any, depth: int, tile: int) -> None:
     """Run a later stage inside the anchor's `depth` loops; its own loops over a tile of that size are unrolled."""
     block = sch.get_sblock(stage.name)
-    copies = _registers(sch, block, stage) if stage.reduces else []
+    copies = registers(sch, block, stage) if stage.reduces else []
     sch.reverse_compute_at(block, home)
     own = sch.get_loops(block)[depth:]
-    if prod(_extent(sch, loop) for loop in own) <= tile:
+    if prod(extent_of(sch, loop) for loop in own) <= tile:
         for loop in own:
             sch.unroll(loop)
     for copy in copies:
-        _follow(sch, copy, home, depth, tile)
+        follow(sch, copy, home, depth, tile)
     if stage.reduces:
-        _, reduce = _loops(sch, block)
+        _, reduce = loops_of(sch, block)
         sch.decompose_reduction(block, reduce[0])
 
 
-def _loops(sch: Any, block: Any) -> tuple[list[Any], list[Any]]:
+def loops_of(sch: Any, block: Any) -> tuple[list[Any], list[Any]]:
     """Spatial and reduction loops of a block, outermost first."""
     spatial: list[Any] = []
     reduce: list[Any] = []
@@ -272,7 +294,7 @@ def _split_tile(
 ) -> tuple[list[Any], list[Any]]:
     """Split the tiled axes; returns outer loops and the tile's loops."""
     outer, tile = list(spatial), []
-    extents = [_extent(sch, spatial[axis]) for axis in axes]
+    extents = [extent_of(sch, spatial[axis]) for axis in axes]
     factors = tile_factors(extents, accumulators, depth, slides=slides)
     for axis, factor in zip(axes, factors, strict=True):
         if factor > 1:
@@ -302,12 +324,12 @@ def _divisors(extent: int) -> list[int]:
     return [d for d in range(1, extent + 1) if extent % d == 0]
 
 
-def _unrolled_tail(sch: Any, reduce: list[Any], limit: int) -> tuple[list[Any], int]:
+def unrolled_tail(sch: Any, reduce: list[Any], limit: int) -> tuple[list[Any], int]:
     """Unroll the innermost reduction loop of more than one turn, in full or by a divisor; returns the factor too."""
-    while len(reduce) > 1 and _extent(sch, reduce[-1]) == 1:
+    while len(reduce) > 1 and extent_of(sch, reduce[-1]) == 1:
         reduce = reduce[:-1]
     *outer, last = reduce
-    factor = divisor(_extent(sch, last), limit)
+    factor = divisor(extent_of(sch, last), limit)
     if factor == 1:
         return reduce, 1
     rest, inner = sch.split(last, [None, factor])
@@ -320,5 +342,6 @@ def divisor(extent: int, limit: int) -> int:
     return max(d for d in range(1, limit + 1) if extent % d == 0)
 
 
-def _extent(sch: Any, loop: Any) -> int:
+def extent_of(sch: Any, loop: Any) -> int:
+    """Turns of a loop."""
     return int(sch.get(loop).extent)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from strop.compiler.ir import PERSISTENT, Op, Program, Role, flatten
+from strop.compiler.ir import PERSISTENT, Op, Program, Role, TensorType, flatten
 from strop.compiler.liveness import aliases
 from strop.compiler.ops import spec, specs
 from strop.errors import VerifyError
@@ -58,7 +58,7 @@ def _function(program: Program, function: str, ops: Sequence[Op]) -> None:
     for op in ops:
         _signature(op)
         if op.kind == "scan":
-            _scan(program, op, defined)
+            _scan(program, op, defined, overwritten)
         else:
             for part in op.parts:
                 _operation(program, part, defined, overwritten)
@@ -68,10 +68,11 @@ def _function(program: Program, function: str, ops: Sequence[Op]) -> None:
         _require(name in defined, f"the result {name!r} is never computed")
 
 
-def _scan(program: Program, op: Op, defined: set[str]) -> None:
+def _scan(program: Program, op: Op, defined: set[str], overwritten: set[str]) -> None:
     """A scan reads what it lists, its rows lie in their sequences, and a turn writes nothing else that is outside."""
+    variables = {name for name in op.outputs if program.values[name].role in PERSISTENT}
     for name in op.outputs:
-        _require(name not in defined, f"{name!r} is computed twice")
+        _require(name not in (overwritten if name in variables else defined), f"{name!r} is computed twice")
     _require(set(op.inputs) <= defined, f"a scan reads {sorted(set(op.inputs) - defined)} before it is computed")
     for row in op.rows.values():
         _require(row.sequence in (*op.inputs, *op.outputs), f"{row.name!r} is a row of {row.sequence!r}, not listed")
@@ -85,7 +86,10 @@ def _scan(program: Program, op: Op, defined: set[str]) -> None:
         _require(not _hidden(part) & set(op.rows), f"{part.kind} hides a row that it writes")
         known -= _hidden(part)
     sequences = {op.rows[name].sequence for part in op.body for name in part.outputs if name in op.rows}
+    sequences |= {name for name in written if name not in op.rows}
     _require(sequences <= set(op.outputs), f"a scan writes {sorted(sequences)}, but lists {sorted(op.outputs)}")
+    _require(variables <= written, f"a scan lists {sorted(variables - written)}, but does not write it")
+    overwritten |= variables
     defined |= set(op.outputs)
 
 
@@ -118,7 +122,14 @@ def _types(program: Program, op: Op) -> None:
     except (ValueError, IndexError, KeyError, TypeError):
         raise _Broken(f"{op.kind} -> {', '.join(op.outputs)} cannot take {_list(types)}") from None
     actual = [program.values[name].type for name in op.outputs if name in program.values]
-    _require(expected == actual, f"{op.kind} -> {', '.join(op.outputs)} gives {_list(expected)}, not {_list(actual)}")
+    agree = len(expected) == len(actual) and all(map(_holds, actual, expected))
+    _require(agree, f"{op.kind} -> {', '.join(op.outputs)} gives {_list(expected)}, not {_list(actual)}")
+
+
+def _holds(actual: TensorType, expected: TensorType) -> bool:
+    """Whether a value of a type may hold a result: real numbers rest in any format of real numbers."""
+    same = actual.dtype == expected.dtype or (actual.dtype.is_float and expected.dtype.is_float)
+    return same and actual.shape == expected.shape
 
 
 def _list(types: Sequence[object]) -> str:

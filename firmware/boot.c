@@ -18,6 +18,11 @@ _Noreturn void strop_boot(void) {
     for (uint32_t *word = strop_bss_start; word < strop_bss_end; word++) {
         *word = 0;
     }
+#if defined(STROP_HARTS) && STROP_HARTS > 1
+    for (int hart = 1; hart < STROP_HARTS; hart++) {
+        strop_port_wake(hart);
+    }
+#endif
     strop_port_exit(main());
 }
 

@@ -2,8 +2,8 @@
  * port.h: everything strop needs from a board. A new board is one file that defines these functions
  * (start from template/port.c) and one description, targets/boards/<board>.toml.
  *
- * Nothing here is called from an interrupt, and nothing here may allocate. The build passes STROP_UART_BASE,
- * STROP_UART_BAUD, STROP_CLOCK_HZ and STROP_BOARD (a string) from the board's description.
+ * Nothing here is called from an interrupt, and nothing here may allocate. From the board's description come
+ * STROP_UART_BASE, STROP_UART_BAUD, STROP_CLOCK_HZ, STROP_BOARD (a string) and STROP_<NAME> of every constant.
  */
 #ifndef STROP_PORT_H
 #define STROP_PORT_H
@@ -29,6 +29,36 @@ uint64_t strop_port_counter(void);
 
 /* Ends the program: an emulator quits with `status` where it can carry one, a device resets. Does not return. */
 _Noreturn void strop_port_exit(int status);
+
+/* --- only where the board's description has a [store]; without them it fails, and nothing else does -------------- */
+
+/*
+ * Memory that checkpoints are kept in: the build passes its place and layout as STROP_STORE_ORIGIN, _BYTES, _SECTOR and
+ * _UNIT. Offsets count from its origin and never leave it. Each returns 0, or another number when it failed; none
+ * returns before the memory has done it. Interrupts may go on if nothing they run or read lies in memory that is busy.
+ */
+
+/* Copies `n` bytes from `offset` on. Where power was lost while writing it gives any bytes, or fails; no exception. */
+int strop_port_store_read(uint32_t offset, void *data, uint32_t n);
+
+/* Sets STROP_STORE_SECTOR bytes, from a multiple of it on, to 0xFF. */
+int strop_port_store_erase(uint32_t offset);
+
+/* Writes `n` erased bytes, all within one sector, both multiples of STROP_STORE_UNIT. `data` is aligned to a word. */
+int strop_port_store_write(uint32_t offset, const void *data, uint32_t n);
+
+#if defined(STROP_HARTS) && STROP_HARTS > 1
+/* --- needed on boards with several harts only --------------------------------------------------------------------- */
+
+/* Wakes a hart, or keeps it from falling asleep the next time. */
+void strop_port_wake(int hart);
+
+/* Sleeps until this hart is woken; may return early. */
+void strop_port_sleep(int hart);
+
+/* A count common to all harts, of the instructions of all. */
+uint64_t strop_port_counter_raw(void);
+#endif
 
 /* --- provided by firmware/, the same on every board ------------------------------------------------------------ */
 

@@ -4,6 +4,10 @@
     .file   "startup_rv32.S"       /* or a linker names its temporary object in the symbol table */
 
 #define MSTATUS_FS_INITIAL 0x2000   /* privileged specification 1.12, 3.1.6.6: without it every float traps */
+#define MSTATUS_VS_INITIAL 0x0200   /* the same for vectors */
+
+#define MIE_SOFTWARE 8
+#define STACK_BYTES 1024            /* of each hart but the first: STACK_WORDS of team.c */
 
     .section .text.start, "ax", @progbits
     .globl _start
@@ -21,12 +25,36 @@ _start:
     csrs    mstatus, t0
     fscsr   zero                    /* round to nearest even, no flags */
 #endif
+#ifdef __riscv_vector
+    li      t0, MSTATUS_VS_INITIAL
+    csrs    mstatus, t0
+#endif
+#if defined(STROP_HARTS) && STROP_HARTS > 1
+    csrr    a0, mhartid
+    bnez    a0, strop_start_hart
+#endif
     la      t0, strop_stack_limit
     li      t1, STROP_STACK_PAINT
 1:  sw      t1, 0(t0)
     addi    t0, t0, 4
     bltu    t0, sp, 1b
     call    strop_boot              /* does not return */
+
+#if defined(STROP_HARTS) && STROP_HARTS > 1
+/* All other harts: sleep until the first has prepared the memory and wakes them by a software interrupt. */
+strop_start_hart:
+    csrwi   mie, MIE_SOFTWARE
+1:  wfi
+    csrr    t0, mip
+    andi    t0, t0, MIE_SOFTWARE
+    beqz    t0, 1b
+    la      sp, strop_team_stacks
+    mv      t0, a0
+1:  addi    sp, sp, STACK_BYTES     /* a loop, as the stack analysis wants a constant */
+    addi    t0, t0, -1
+    bnez    t0, 1b
+    call    strop_team_join         /* does not return */
+#endif
     .size _start, . - _start
 
 /* The stack may be what broke: start again at its top, there is no way back. mtvec wants 4-byte alignment. */

@@ -30,6 +30,11 @@ def read_npz(path: Path, do: str) -> dict[str, Array]:
         raise DataError(f"the file cannot be read, perhaps it is truncated: {error}", where=str(path), do=do) from error
 
 
+def real(stored: Array) -> Array:
+    """Numbers as numpy knows them: bfloat16 as float32, which holds them all."""
+    return stored if stored.dtype.kind in "biuf" else stored.astype(np.float32)
+
+
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write a `.npz`, whole or not at all. Raises UsageError where that is impossible."""
     buffer = BytesIO()

@@ -43,9 +43,10 @@ OPERATIONS = {
 
 
 def bounds(bundle: "Bundle") -> list[float | None]:
-    """The bound of each kernel of the train step, in order of execution; None where the core has no fma."""
-    program = bundle.program
-    counted = bundle.board.core.fma and not bundle.board.is_host
+    """The bound of each kernel of the train step, in order of execution; None where no scalar core with fma runs it."""
+    program, core = bundle.program, bundle.board.core
+    scalar = max(core.tiling.get("lanes", 1), core.tiling.get("harts", 1)) == 1
+    counted = core.fma and scalar and not bundle.board.is_host
     return [times * bound(program, op) if counted else None for op, times in kernel_runs(program.train_step)]
 
 
@@ -198,6 +199,14 @@ class Counting:
     def uniform_hash(self, seed: int, tensor: int, index: Any) -> Term:
         """A call too."""
         return Term("call", (_term(index),), (seed, tensor, "uniform"))
+
+    def rounded(self, value: Any, dtype: DType) -> Term:
+        """A call."""
+        return self.call(dtype.base, value)
+
+    def dithered(self, value: Any, dtype: DType, seed: Any, tensor: int, index: Any) -> Term:
+        """Two calls."""
+        return self.call(dtype.base, value, self.sign_hash(0, tensor, index))
 
     def const(self, value: float) -> Term:
         """A register."""

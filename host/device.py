@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from strop.compiler.dtypes import DTYPES
 from strop.errors import DataError, SessionError, nearest
 from strop.host.firmware import elf, twin_library
 from strop.host.flash import runner_for
+from strop.host.instances import Instance
 from strop.host.session import InferResult, Session, StepResult
+from strop.host.store import SECTOR, UNIT, emulating, open_flash
 from strop.host.transport import transport_for
 from strop.host.transport.loopback import Twin
+from strop.host.transport.serial import at_baud
+from strop.host.wire import Stats
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +52,21 @@ class Backend(Protocol):
     def reset(self) -> None:
         """Initial parameters and state."""
 
+    def save(self) -> int:
+        """Write a checkpoint; its count of steps."""
+
+    def load(self) -> int:
+        """Go back to the newest checkpoint; its count of steps."""
+
+    def forget(self) -> None:
+        """Initial parameters and state, and no checkpoint."""
+
+    def autosave(self, steps: int) -> None:
+        """Save every so many steps."""
+
+    def stats(self) -> Stats:
+        """What the board has counted."""
+
     def close(self) -> None:
         """Let go of the board."""
 
@@ -58,7 +78,7 @@ class Direct:
     """Batches a call; between calls the caller sees results and can stop."""
 
     def __init__(self, twin: Twin, sizes: Sequence[int]) -> None:
-        self._twin, self._sizes, self.steps = twin, sizes, 0
+        self._twin, self._sizes, self.steps = twin, sizes, twin.steps
 
     def train(self, samples: Iterable[tuple[bytes, bytes]]) -> Iterator[StepResult]:
         """Train on batches in sequence, some in each call."""
@@ -87,6 +107,30 @@ class Direct:
         self._twin.init()
         self.steps = 0
 
+    def save(self) -> int:
+        """Write a checkpoint; its count of steps."""
+        self._twin.save()
+        return self._twin.steps
+
+    def load(self) -> int:
+        """Go back to the newest checkpoint; its count of steps."""
+        self._twin.load()
+        self.steps = self._twin.steps
+        return self.steps
+
+    def forget(self) -> None:
+        """Initial parameters and state, and no checkpoint."""
+        self._twin.forget()
+        self.steps = 0
+
+    def autosave(self, steps: int) -> None:
+        """Save every so many steps."""
+        self._twin.autosave(steps)
+
+    def stats(self) -> Stats:
+        """What the twin has counted."""
+        return self._twin.stats()
+
     def close(self) -> None:
         """Nothing to let go."""
 
@@ -110,6 +154,9 @@ class Device:
 
     Arrays are numpy arrays or torch tensors, batch axis first; x is converted to float32, class labels to int32.
     """
+
+    log: Path | None = None
+    """File that takes what the board says, if there is one."""
 
     def __init__(self, bundle: "Bundle", backend: Backend, name: str, resources: ExitStack | None = None) -> None:
         self.bundle, self.backend, self.name = bundle, backend, name
@@ -177,7 +224,7 @@ class Device:
     def tensors(self) -> dict[str, Array]:
         """Trained parameters and optimizer state by name, the very bits."""
         return {
-            row["name"]: np.frombuffer(self.backend.read_tensor(i), row["dtype"]).reshape(row["shape"]).copy()
+            row["name"]: np.frombuffer(self.backend.read_tensor(i), stored(row)).reshape(row["shape"]).copy()
             for i, row in enumerate(self._tensors)
         }
 
@@ -191,7 +238,7 @@ class Device:
             row, array = self._tensors[index[name]], _array(data)
             if list(array.shape) != row["shape"]:
                 raise DataError(f"{name} has shape {tuple(array.shape)}, the model's is {tuple(row['shape'])}")
-            self.backend.write_tensor(index[name], array.astype(row["dtype"]).tobytes())
+            self.backend.write_tensor(index[name], array.astype(stored(row)).tobytes())
 
     def _fixed(self, name: str, data: Any, known: Mapping[str, int]) -> None:
         """A value that is not trained may be loaded if it is what the bundle was built with."""
@@ -209,11 +256,37 @@ class Device:
 
         current = self.tensors()
         tied = self.bundle.tied
-        return {n: torch.from_numpy(current.get(tied.get(n, n), old).copy()) for n, old in self.bundle.state.items()}
+        return {
+            name: torch.from_numpy(current.get(tied.get(name, name), old).astype(old.dtype))
+            for name, old in self.bundle.state.items()
+        }
 
     def reset(self) -> None:
-        """Initial parameters and state."""
+        """Initial parameters and state; a checkpoint stays."""
         self.backend.reset()
+
+    def save(self) -> int:
+        """Write a checkpoint into the device's flash, which it goes on from when it starts again; its count of steps.
+
+        Raises SessionError where there is no store, or it is too small or fails.
+        """
+        return self.backend.save()
+
+    def load(self) -> int:
+        """Go back to the newest checkpoint; its count of steps. SessionError where there is none of this model."""
+        return self.backend.load()
+
+    def forget(self) -> None:
+        """Reset to factory state: initial parameters and state, and no checkpoint left."""
+        self.backend.forget()
+
+    def autosave(self, steps: int) -> None:
+        """Save by itself whenever the count of steps is a multiple of `steps`; 0: never. Until the device restarts."""
+        self.backend.autosave(steps)
+
+    def stats(self) -> Stats:
+        """What the board has counted since it started: steps, frames, losses that are no numbers, errors too large."""
+        return self.backend.stats()
 
     def _batches(self, data: Any, which: str) -> Array:
         """(n, ...) as (n / batch, batch, ...) in the dtype of the model; DataError where the shape does not fit."""
@@ -227,14 +300,25 @@ class Device:
         return np.ascontiguousarray(array, entry["dtype"]).reshape(-1, *shape)
 
 
+def stored(row: Mapping[str, Any]) -> type[Any]:
+    """The numpy type of a tensor in a manifest."""
+    return DTYPES[row["dtype"]].numpy
+
+
 def _array(data: Any) -> Array:
     return np.asarray(data.detach().cpu().numpy() if hasattr(data, "detach") else data)
 
 
-def twin(bundle: "Bundle", *, toolchain: str = "zig") -> Device:
-    """The bundle's C compiled for this PC and loaded into this process, freshly initialised."""
+def twin(bundle: "Bundle", *, toolchain: str = "zig", store: Path | str | None = None) -> Device:
+    """The bundle's C compiled for this PC and loaded into this process.
+
+    store: a file that plays its flash, made if there is none; it goes on from the checkpoint in it. Without one it
+    begins freshly initialised, and its checkpoints end with it.
+    """
     sizes = [row["bytes"] for row in bundle.manifest["tensors"]]
-    return Device(bundle, Direct(Twin(twin_library(bundle, toolchain)), sizes), "twin")
+    flash = open_flash(sum(sizes), Path(store) if store else None)
+    board = Twin(twin_library(bundle, toolchain), flash, sector=SECTOR, unit=UNIT)
+    return Device(bundle, Direct(board, sizes), "twin")
 
 
 def connect(
@@ -242,23 +326,32 @@ def connect(
     *,
     board: "Board | str | None" = None,
     port: str | None = None,
+    instance: Instance | None = None,
     toolchain: str = "zig",
     profile: bool = False,
     timeout: float = 5.0,
     on_log: Callable[[str], None] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
+    store: Path | str | None = None,
 ) -> Device:
     """Build the bundle's firmware, flash or start it, and open it.
 
     board: must be the one the bundle was built for, if given.  port: the address of a board that runs the firmware
-    already (`/dev/ttyACM0`, `socket://host:port`); nothing is flashed then.  profile: count each kernel.
+    already (`/dev/ttyACM0`, `socket://host:port`); nothing is flashed then.  instance: the board on the desk to flash;
+    without one an emulator is started.  profile: count each kernel.
     timeout: seconds of silence after which the board counts as lost; longer than the longest step.
+    store: a file that plays an emulated board's flash, made if there is none. A board goes on from its checkpoint, if
+    it has one of this model; `Device.steps` tells.
     Raises ToolchainError, FlashError, TransportError or SessionError.
     """
     _same_board(bundle, board)
     resources = ExitStack()
     try:
-        address = port or _start(bundle, toolchain, profile, resources, progress)
+        file = Path(store) if store else None
+        address = (
+            _rated(port, bundle) if port
+            else _start(bundle, toolchain, profile, resources, progress, instance, file)
+        )  # fmt: skip
         progress("open")
         session = Session(transport_for(address), expect_hash=bundle.hash, timeout=timeout, on_log=on_log)
         resources.callback(session.close)
@@ -277,19 +370,25 @@ def _same_board(bundle: "Bundle", board: "Board | str | None") -> None:
         )
 
 
+def _rated(port: str, bundle: "Bundle") -> str:
+    """A device is opened at the board's rate, unless the address says another."""
+    return at_baud(port, bundle.board.uart.baud if bundle.board.uart else 0)
+
+
 def _start(
-    bundle: "Bundle", toolchain: str, profile: bool, resources: ExitStack, progress: Callable[[str], None]
-) -> str:
+    bundle: "Bundle", toolchain: str, profile: bool, resources: ExitStack, progress: Callable[[str], None],
+    instance: Instance | None = None, store: Path | None = None,
+) -> str:  # fmt: skip
     """Bring the firmware to life; returns the address of its port."""
     if bundle.board.is_host:
         return f"twin:{twin_library(bundle, toolchain)}"
     progress("compile")
     image: Path = elf(bundle, toolchain=toolchain, profile=profile)
     progress("flash")
-    return start(bundle.board, image, resources)
+    return start(emulating(bundle.board, store) if store else bundle.board, image, resources, instance)
 
 
-def start(board: "Board", image: Path, resources: ExitStack) -> str:
-    """Flash or emulate a firmware image; returns the address of its port. What was started stops with `resources`."""
-    running = resources.enter_context(runner_for(board).start(image))
+def start(board: "Board", image: Path, resources: ExitStack, instance: Instance | None = None) -> str:
+    """Flash an instance, or emulate; returns the address of its port. What was started stops with `resources`."""
+    running = resources.enter_context(runner_for(board, instance=instance).start(image))
     return running.endpoint

@@ -21,6 +21,12 @@ from strop.host.wire import REPLY, SEQ_MASK, Ack, Frame, Hello, Stand, Status, T
 MOST_IN_FLIGHT = 256
 """Requests, whatever a board promises: as many as there are marks to tell resends apart."""
 
+STORE_SECONDS = 20.0
+"""What a board may take over a save or a factory reset: a sector of 128 KB is erased in up to 4 s."""
+
+COUNTING = frozenset(kind | REPLY for kind in (Type.STEP, Type.RESET, Type.LOAD, Type.FORGET))
+"""Replies that say how many steps are done now."""
+
 _board_log = logging.getLogger("strop.board")
 
 
@@ -97,9 +103,17 @@ class _Flight:
         found = place < len(self.sent) and frame.type == self.sent[place].type | REPLY
         return place if found else None
 
-    def covers(self, next_seq: int) -> bool:
-        """Tell whether a board that expects ``next_seq`` can have come there by this flight."""
-        return (next_seq - self.base) & SEQ_MASK <= len(self.sent)
+    def leads_to(self, stand: Stand, steps: int) -> bool:
+        """Tell whether a board that had done so many steps can have come there by this flight.
+
+        The number alone does not tell: a board that restarts expects 0 again, and may go on from a checkpoint.
+        """
+        done = (stand.next_seq - self.base) & SEQ_MASK
+        if done > len(self.sent):
+            return False
+        carried_out = [request.type for request, _ in zip(self.sent, range(done), strict=False)]
+        counts = not {Type.RESET, Type.LOAD, Type.FORGET}.isdisjoint(carried_out)  # they set the count
+        return counts or stand.steps == (steps + carried_out.count(Type.STEP)) & SEQ_MASK
 
     def _fits(self, request: Request, window: int) -> bool:
         return not self.sent or self._bytes + request.wire_bytes <= window
@@ -137,7 +151,7 @@ class Link:
     def stream(self, requests: Iterable[Request]) -> Iterator[Frame]:
         """Send requests, a window at a time; yield the reply to each, in order.
 
-        All of them are changes (STEP, WRITE, RESET), or none. One stream at a time.
+        All of them are changes, or none. One stream at a time.
         """
         self.hello()
         self._exclusively()
@@ -188,8 +202,9 @@ class Link:
         began = now = time.monotonic()
         first_round, resends, heard_damage = self._round, 0, False
         on_the_line = self._transfer_time(flight.sent[0])
-        timeout = self._timeout + on_the_line
-        patience = min(4 * self._slowest, self._timeout / 6) + on_the_line
+        silence = self._timeout + (STORE_SECONDS if self._may_save(flight.sent[0]) else 0.0)
+        timeout = silence + on_the_line
+        patience = min(4 * self._slowest, silence / 6) + on_the_line
         due = began + patience
         while now - began < timeout and resends <= self._retries:
             frame = self._receive(min(due, began + timeout))
@@ -201,12 +216,17 @@ class Link:
                 flight.pop()
                 return frame
             if verdict is _Verdict.MISSING or (verdict is _Verdict.DAMAGED and not heard_damage):
-                patience = patience if frame else min(2 * patience, self._timeout / 6 + on_the_line)
+                patience = patience if frame else min(2 * patience, silence / 6 + on_the_line)
                 due = now + patience
                 resends += 1
                 heard_damage = verdict is _Verdict.DAMAGED
                 self._send_again(flight)
         raise self._silent(resends)
+
+    def _may_save(self, request: Request) -> bool:
+        """Tell whether the board may erase flash over it."""
+        store = self._agreed.store if self._agreed else None
+        return request.type in (Type.SAVE, Type.FORGET) or bool(store and store.autosave and request.type is Type.STEP)
 
     def _transfer_time(self, request: Request) -> float:
         """Seconds that a request and its answer may take on the slowest line in use."""
@@ -245,11 +265,11 @@ class Link:
         if frame.echo != self._round:
             return _Verdict.NOTHING
         if frame.status == Status.OUT_OF_ORDER:
-            self._check_stand(Stand.unpack(frame).next_seq, flight)
+            self._check_stand(Stand.unpack(frame), flight)
         return _Verdict.MISSING
 
     def _note_progress(self, frame: Frame) -> None:
-        if frame.type in (Type.STEP | REPLY, Type.RESET | REPLY):
+        if frame.type in COUNTING:
             self.steps = Ack.unpack(frame).steps
 
     # ---- opening, agreeing, recovering ----
@@ -302,11 +322,14 @@ class Link:
 
     def _catch_up(self, flight: _Flight) -> None:
         if not flight.is_greeting:
-            self._check_stand(self._ask_hello().next_seq, flight)
+            known = self.steps
+            hello = self._ask_hello()
+            self.steps = known
+            self._check_stand(Stand(hello.next_seq, hello.steps), flight)
         self._send_again(flight)
 
-    def _check_stand(self, next_seq: int, flight: _Flight) -> None:
-        if not flight.covers(next_seq):
+    def _check_stand(self, stand: Stand, flight: _Flight) -> None:
+        if not flight.leads_to(stand, self.steps):
             raise BoardRestartedError("the board restarted, or another program used it: it has not this run's state",
                                       where=self._place(), do="Resume from the parameters that were pulled last")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from strop.errors import DataError, SessionError
+from strop.host import wire
 from strop.host.link import BoardLostError, BoardRestartedError, Link, Request
 from strop.host.transport.base import PortClosedError, Transport
 from strop.host.wire import Ack, Frame, Hello, Stats, Tensor, Type
@@ -113,6 +114,32 @@ class Session:
     def reset(self) -> None:
         """Set parameters and state to their beginning; the count of steps too."""
         self._ask(Type.RESET)
+
+    def save(self) -> int:
+        """Write a checkpoint of parameters, state and the count of steps; return that count.
+
+        Raises SessionError where the board has no store, or the store is too small or fails.
+        """
+        return Ack.unpack(self._ask(Type.SAVE)).steps
+
+    def load(self) -> int:
+        """Go back to the newest checkpoint; return its count of steps.
+
+        Raises SessionError, with the model as it was, when there is none, or it is of another model.
+        """
+        return Ack.unpack(self._ask(Type.LOAD)).steps
+
+    def forget(self) -> None:
+        """Reset to factory state: initial parameters and state, no steps, and no checkpoint left."""
+        self._ask(Type.FORGET)
+
+    def autosave(self, steps: int) -> None:
+        """Let the board write a checkpoint whenever its count of steps is a multiple of ``steps``; 0: none by itself.
+
+        It holds until the board restarts. SessionError where the board has no store.
+        """
+        self._ask(Type.AUTOSAVE, _words(wire.interval(steps)))
+        self.hello()  # from now on a step may take as long as a save
 
     def stats(self) -> Stats:
         """Return the board's counters."""

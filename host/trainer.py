@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import DataError, StropError, UsageError
-from strop.host.arrays import read_npz, write_npz
+from strop.host.arrays import read_npz, real, write_npz
 from strop.host.data import Dataset, Order
+from strop.host.health import Watch
 from strop.host.progress import Meter
 from strop.host.runs import Interrupted
 
@@ -42,7 +43,7 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        tensors = {f"{TENSOR}{name}": data for name, data in self.tensors.items()}
+        tensors = {f"{TENSOR}{name}": real(data) for name, data in self.tensors.items()}
         facts = {name: np.asarray(getattr(self, name)) for name in ("step", "losses", "accuracy", "identity")}
         write_npz(path, {**tensors, **facts})
 
@@ -78,7 +79,7 @@ class Training:
     """A run on its way. Make one, perhaps `take_up` a checkpoint, then `run`.
 
     checkpoint: the file to keep up to date.  every: steps between two checkpoints.  measures: whether
-    each also measures accuracy on what is held out.
+    each also measures accuracy on what is held out.  watch: warns of numbers that go wrong.
     """
 
     device: "Device"
@@ -87,6 +88,7 @@ class Training:
     checkpoint: Path
     every: int
     measures: bool = True
+    watch: Watch | None = None
     start: int = 0
     """Step this process began with."""
     step: int = 0
@@ -135,6 +137,8 @@ class Training:
                 self.step += 1
                 self.cost += result.cost
                 self.losses.append(result.loss)
+                if self.watch:
+                    self.watch.step(self.step, result.loss)
                 meter.advance(result.loss)
 
             self.device.train(self.data.x[chosen], self.data.y[chosen], on_step=count)
@@ -144,6 +148,8 @@ class Training:
         tensors = self.device.tensors()
         self._write(tensors)
         self.saved = self.step
+        if self.watch:
+            self.watch.stats(self.device.stats())
         if self.measures and len(self.data.x_test):
             self.accuracy.append((self.step, self.device.evaluate(self.data.x_test, self.data.y_test)))
             meter.accuracy = self.accuracy[-1][1] if self.device.bundle.manifest["classes"] else None

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strop.errors import DataError
+from strop.host.arrays import real
 
 if TYPE_CHECKING:
     from strop.host.device import Device
@@ -109,13 +110,14 @@ def _twin_steps(
         losses.append(twin.train_step(sample, label))
         after = twin.tensors()
         if reference and errors:
-            reference.load(before)
+            reference.load({name: real(data) for name, data in before.items()})
             errors.see_loss(losses[-1], reference.step(sample, label))
             expected = reference.state()
             for name in _learned(twin):
-                decided = reference.decided(name, after[name])
+                ours = real(after[name])
+                decided = reference.decided(name, ours)
                 errors.jumps += int(np.count_nonzero(np.abs(decided - expected[name]) > 0))
-                errors.see(name, after[name], decided)
+                errors.see(name, ours, decided)
         before = after
         on_step(losses[-1])
     return np.array(losses, np.float32)
@@ -167,7 +169,7 @@ def same_bits(one: Array, other: Array) -> bool:
         return False
     word = np.dtype(f"u{one.dtype.itemsize}")
     same = np.ascontiguousarray(one).view(word) == np.ascontiguousarray(other).view(word)
-    both_nan = np.isnan(one) & np.isnan(other) if one.dtype.kind == "f" else np.zeros_like(same)
+    both_nan = np.isnan(real(one)) & np.isnan(real(other))
     return bool((same | both_nan).all())
 
 

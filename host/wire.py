@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from cobs import cobs
 
-from strop.errors import SessionError
+from strop.errors import DataError, SessionError
 
 VERSION = 1
 REPLY = 0x80
@@ -30,7 +30,8 @@ _HELLO = struct.Struct("<16s12I32s")
 _STAND = struct.Struct("<II")
 _ACK = struct.Struct("<IfQ")
 _TENSOR = struct.Struct("<IBBBx")
-_STATS = struct.Struct("<6I")
+_STORE = struct.Struct("<5I")
+_STATS = struct.Struct("<10I")
 
 
 class Type(IntEnum):
@@ -48,6 +49,10 @@ class Type(IntEnum):
     TENSOR = 9
     REBOOT = 10
     LOG = 11
+    SAVE = 12
+    LOAD = 13
+    FORGET = 14
+    AUTOSAVE = 15
 
 
 class Status(IntEnum):
@@ -65,6 +70,10 @@ class Status(IntEnum):
     READ_ONLY = 9
     BAD_LABEL = 10
     UNSUPPORTED = 11
+    NO_CHECKPOINT = 12
+    OTHER_MODEL = 13
+    STORE_TOO_SMALL = 14
+    STORE_FAILED = 15
 
 
 @cache
@@ -143,6 +152,27 @@ def _fields(layout: struct.Struct, frame: Frame) -> tuple[Any, ...]:
     return layout.unpack_from(frame.payload)
 
 
+class Store(NamedTuple):
+    """A board's memory for checkpoints."""
+
+    size: int
+    """In bytes, both slots."""
+    erases: tuple[int, int]
+    """Of each slot, ever."""
+    saved: int | None
+    """Steps of the checkpoint that was last saved or loaded since the board started."""
+    autosave: int
+    """Steps between two checkpoints that the board saves by itself; 0: none."""
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self | None:
+        """Read the end of HELLO's reply; None for a board without, or too old to have one."""
+        if len(payload) < _STORE.size:
+            return None
+        size, first, second, saved, autosave = _STORE.unpack_from(payload)
+        return cls(size, (first, second), None if saved == UNKNOWN else saved, autosave) if size else None
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """Who answers. Sizes in bytes, of one batch."""
@@ -167,12 +197,14 @@ class Hello:
     replies: int
     """Replies the board keeps: how many requests may be in flight."""
     board: str
+    store: Store | None = None
+    """Where it keeps checkpoints; None for a board without."""
 
     @classmethod
     def unpack(cls, frame: Frame) -> Self:
         """Read HELLO's reply."""
         *words, board = _fields(_HELLO, frame)
-        values = (*words, printable(board.rstrip(b"\0")))
+        values = (*words, printable(board.rstrip(b"\0")), Store.unpack(frame.payload[_HELLO.size:]))
         return cls(*values)
 
     def step_payload(self, x: bytes, y: bytes) -> bytes:
@@ -201,7 +233,7 @@ class Ack(NamedTuple):
 
     @classmethod
     def unpack(cls, frame: Frame) -> Self:
-        """Read the reply to STEP, WRITE or RESET."""
+        """Read the reply to a change."""
         return cls(*_fields(_ACK, frame))
 
 
@@ -231,13 +263,27 @@ class Stats(NamedTuple):
     frames_early: int
     stack_used: int | None
     """High-water mark in bytes; None where the port cannot tell."""
+    nan: int = 0
+    """Steps whose loss was NaN."""
+    inf: int = 0
+    """Steps whose loss was infinite."""
+    saturated: int = 0
+    """Steps with a 16-bit error beyond its range."""
+    skipped: int = 0
+    """Steps whose updates were skipped for that, in part or whole."""
 
     @classmethod
     def unpack(cls, frame: Frame) -> Self:
         """Read STATS's reply."""
-        *counters, stack = _fields(_STATS, frame)
-        values = (*counters, None if stack == UNKNOWN else stack)
-        return cls(*values)
+        counters = dict(zip(cls._fields, _fields(_STATS, frame), strict=True))
+        return cls(**{**counters, "stack_used": None if counters["stack_used"] == UNKNOWN else counters["stack_used"]})
+
+
+def interval(steps: int) -> int:
+    """Return a number of steps between two checkpoints; DataError for one that a board cannot count."""
+    if not 0 <= steps <= SEQ_MASK:
+        raise DataError(f"a board cannot save every {steps} steps", do="Give a number of steps, or 0 for never")
+    return steps
 
 
 def printable(data: bytes) -> str:

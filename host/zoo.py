@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from strop.errors import UsageError, nearest
 from strop.host import userfile
+from strop.nn import LeakyRNN
 
 Maker = Callable[[], tuple[nn.Module, Tensor]]
 """Gives a model and an example input with a leading batch axis of 1."""
@@ -164,7 +165,7 @@ class RowRnn(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rnn = nn.RNN(28, 64, batch_first=True)
+        self.rnn: nn.Module = nn.RNN(28, 64, batch_first=True)
         self.head = nn.Linear(64, 10)
         nn.init.normal_(self.rnn.get_parameter("weight_hh_l0"), std=0.9 / 64**0.5)
 
@@ -173,6 +174,14 @@ class RowRnn(nn.Module):
         states, _ = self.rnn(x.squeeze(1))
         y: Tensor = self.head(states[:, -1])
         return y
+
+
+class RowLeaky(RowRnn):
+    """The same with 64 leaky units, which keep 0.9 of their state: for the rule `traces`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = LeakyRNN(28, 64, leak=0.9)
 
 
 class HarGru(nn.Module):
@@ -192,6 +201,8 @@ class HarGru(nn.Module):
 
 MODELS: dict[str, Maker] = {
     "mlp-64-32-10": partial(_seeded, partial(mlp, 64, 32, 10), 64),
+    "mlp-64-16-10": partial(_seeded, partial(mlp, 64, 16, 10), 64),
+    "mlp-64-8-10": partial(_seeded, partial(mlp, 64, 8, 10), 64),
     "mlp-784-128-10": partial(_seeded, partial(mlp, 784, 128, 10), 784),
     "cnn-8x8": partial(_seeded, partial(small_cnn, 8), 1, 8, 8),
     "cnn-28x28": partial(_seeded, partial(small_cnn, 28), 1, 28, 28),
@@ -199,6 +210,7 @@ MODELS: dict[str, Maker] = {
     "digits-cnn": partial(_seeded, digits_cnn, 1, 8, 8),
     "conv1d-har": partial(_seeded, conv1d_har, 6, 128),
     "rnn-row": partial(_seeded, RowRnn, 1, 28, 28),
+    "leaky-row": partial(_seeded, RowLeaky, 1, 28, 28),
     "gru-har": partial(_seeded, HarGru, 128, 6),
     "resnet8": partial(_seeded, resnet8, 3, 32, 32),
     "ds-cnn": partial(_seeded, ds_cnn, 1, 49, 10),

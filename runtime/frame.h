@@ -22,18 +22,22 @@ extern "C" {
 
 /* Types of frames. Extend only. A reply's type is its request's plus STROP_REPLY. */
 enum strop_type {
-    STROP_NOTICE = 0,  /* board to host, as a reply: a frame was damaged */
-    STROP_HELLO = 1,   /* who are you, and which request comes next? The only one without a place in the sequence */
-    STROP_STEP = 2,    /* change: train on one batch */
-    STROP_INFER = 3,   /* one batch of outputs */
-    STROP_READ = 4,    /* bytes of a tensor */
-    STROP_WRITE = 5,   /* change: bytes into a tensor */
-    STROP_RESET = 6,   /* change: initial parameters and state */
-    STROP_STATS = 7,   /* counters of the session */
-    STROP_PROFILE = 8, /* cost of each kernel */
-    STROP_TENSOR = 9,  /* size, dtype and role of a tensor */
-    STROP_REBOOT = 10, /* restart the board, or end the emulator */
-    STROP_LOG = 11,    /* board to host, as a reply: a line of text */
+    STROP_NOTICE = 0,    /* board to host, as a reply: a frame was damaged */
+    STROP_HELLO = 1,     /* who are you, and which request comes next? The only one without a place in the sequence */
+    STROP_STEP = 2,      /* change: train on one batch */
+    STROP_INFER = 3,     /* one batch of outputs */
+    STROP_READ = 4,      /* bytes of a tensor */
+    STROP_WRITE = 5,     /* change: bytes into a tensor */
+    STROP_RESET = 6,     /* change: initial parameters and state */
+    STROP_STATS = 7,     /* counters of the session */
+    STROP_PROFILE = 8,   /* cost of each kernel */
+    STROP_TENSOR = 9,    /* size, dtype and role of a tensor */
+    STROP_REBOOT = 10,   /* restart the board, or end the emulator */
+    STROP_LOG = 11,      /* board to host, as a reply: a line of text */
+    STROP_SAVE = 12,     /* change: write a checkpoint */
+    STROP_LOAD = 13,     /* change: back to the checkpoint */
+    STROP_FORGET = 14,   /* change: factory reset; initial parameters, and no checkpoint */
+    STROP_AUTOSAVE = 15, /* change: save every so many steps from now on */
     STROP_REPLY = 0x80
 };
 

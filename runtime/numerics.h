@@ -68,6 +68,94 @@ float strop_tanhf(float x);
 /* Logistic function 1 / (1 + e^-x). Keeps its relative accuracy for negative x, down to subnormal results at -103.9. */
 float strop_sigmoidf(float x);
 
+/* --- 16-bit storage ---------------------------------------------------------------------------------------------
+ *
+ * Numbers rest in memory as 16 bits, in a uint16_t, and are float in every computation. All 65,536 patterns widen
+ * exactly; a float becomes the nearest 16-bit number, ties to even, subnormals kept, infinity beyond the largest.
+ *
+ *   binary16 (IEEE 754-2008)   1 + 5 + 10 bits   6e-8 .. 65504   2^-11 relative   strop_f16_*
+ *   bfloat16 (float's upper)   1 + 8 + 7 bits    float's range   2^-9 relative    strop_bf16_*
+ *
+ * Cores that convert in hardware do (Zfh, ARM's half-precision extension, F16C), with the same result but for the bits
+ * of a NaN; others take 5 to 12 integer instructions. */
+#if defined(__riscv_zfh) || defined(__riscv_zfhmin) || (defined(__F16C__) && defined(__FLT16_MANT_DIG__))
+#define STROP_HALF _Float16
+#elif defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && (__ARM_FP & 2)
+#define STROP_HALF __fp16
+#endif
+
+/* The value of binary16 bits; exact. */
+static inline float strop_f16_float(uint16_t h) {
+#if defined(STROP_HALF) && !defined(STROP_SOFT)
+    const union { uint16_t u; STROP_HALF h; } pun = {.u = h};
+    return (float)pun.h;
+#else
+    const uint32_t magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    const float wide = strop_bits_float(magnitude) * 0x1p112f; /* the exponents' biases differ by 112 */
+    const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
+    return strop_bits_float(strop_float_bits(wide) | special | (uint32_t)(h & 0x8000u) << 16);
+#endif
+}
+
+/* The nearest binary16. */
+static inline uint16_t strop_f16_bits(float x) {
+#if defined(STROP_HALF) && !defined(STROP_SOFT)
+    const union { STROP_HALF h; uint16_t u; } pun = {.h = (STROP_HALF)x};
+    return pun.u;
+#else
+    const uint32_t bits = strop_float_bits(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude >= 0x47800000u) { /* 65536 and more, and NaN */
+        return (uint16_t)(sign | (magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u));
+    }
+    if (magnitude < 0x38800000u) { /* subnormal: 0.5's last place is 2^-24, and the addition rounds to it */
+        const float aligned = strop_bits_float(magnitude) + 0.5f;
+        return (uint16_t)(sign | (strop_float_bits(aligned) - 0x3f000000u));
+    }
+    return (uint16_t)(sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+#endif
+}
+
+/* The value of bfloat16 bits; exact. */
+static inline float strop_bf16_float(uint16_t h) {
+    return strop_bits_float((uint32_t)h << 16);
+}
+
+/* The nearest bfloat16. */
+static inline uint16_t strop_bf16_bits(float x) {
+    const uint32_t bits = strop_float_bits(x);
+    const uint32_t nearest = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return (uint16_t)(x != x ? 0x7fc0u : nearest);
+}
+
+/* x as it would be after a rest in memory. */
+static inline float strop_f16_roundedf(float x) {
+    return strop_f16_float(strop_f16_bits(x));
+}
+
+static inline float strop_bf16_roundedf(float x) {
+    return strop_bf16_float(strop_bf16_bits(x));
+}
+
+/* Stochastic rounding: one of the two 16-bit neighbours of x, the nearer the likelier, so that the mean over `random`,
+ * 32 uniform bits, is x. Exact numbers, infinities and NaN stay as they are. */
+static inline float strop_bf16_ditheredf(float x, uint32_t random) {
+    const uint32_t bits = strop_float_bits(x);
+    return (bits & 0x7f800000u) == 0x7f800000u ? x : strop_bits_float((bits + (random >> 16)) & 0xffff0000u);
+}
+
+static inline float strop_f16_ditheredf(float x, uint32_t random) {
+    const uint32_t bits = strop_float_bits(x), magnitude = bits & 0x7fffffffu;
+    if (magnitude >= 0x38800000u) { /* 2^-14 and more: thirteen bits too many; what exceeds the range rounds to inf */
+        return magnitude >= 0x7f800000u ? x : strop_bits_float((bits + (random >> 19)) & 0xffffe000u);
+    }
+    const float places = strop_bits_float(magnitude) * 0x1p24f; /* subnormal: multiples of 2^-24, below 1024 of them */
+    const uint32_t whole = (uint32_t)places;
+    const float rest = places - (float)whole;
+    const uint32_t up = rest * 0x1p24f > (float)(random >> 8);
+    const float value = (float)(whole + up) * 0x1p-24f;
+    return bits >> 31 ? -value : value;
+}
+
 /* Does the core have the instruction, and does this compiler promise to emit it rather than call libm? clang's
  * elementwise builtins and gcc's fma always do, the older ones under -fno-math-errno only; else the software version is
  * taken. -DSTROP_SOFT takes the software versions everywhere: slower, the same bits. */

@@ -62,6 +62,22 @@ static void refuse(strop_session_t *s, enum strop_status status) {
     strop_encoder_end(&s->encoder);
 }
 
+/* A LOG of a text and a number, from within a request too. */
+static void log_number(strop_session_t *s, const char *text, uint32_t number) {
+    const strop_header_t request = s->request;
+    s->request = (strop_header_t){.type = STROP_LOG, .seq = s->logs++};
+    begin(s, STROP_OK);
+    strop_encoder_put(&s->encoder, text, length(text, LINE_BYTES));
+    for (uint32_t place = 1000000000u; place > 0; place /= 10u) {
+        const char digit = (char)('0' + number / place % 10u);
+        if (number >= place || place == 1u) {
+            strop_encoder_put(&s->encoder, &digit, 1);
+        }
+    }
+    strop_encoder_end(&s->encoder);
+    s->request = request;
+}
+
 /* ---- what a model and its tensors can do ---- */
 
 static int labels_are_classes(const strop_model_t *model, const void *y) {
@@ -77,6 +93,69 @@ static int labels_are_classes(const strop_model_t *model, const void *y) {
     return 1;
 }
 
+/* Constantly NULL where there is to be no store, so that nothing of it is linked. */
+static strop_store_t *store_of(const strop_session_t *s) {
+    strop_store_t *store = STROP_SESSION_STORE ? s->config->store : NULL;
+    return store != NULL && store->config != NULL ? store : NULL;
+}
+
+enum strop_status strop_session_save(strop_session_t *s) {
+    if (store_of(s) == NULL) {
+        return STROP_UNSUPPORTED;
+    }
+    enum strop_status status = strop_store_save(store_of(s), s->config->model, s->steps);
+    s->saved = status == STROP_OK ? s->steps : s->saved;
+    return status;
+}
+
+enum strop_status strop_session_load(strop_session_t *s) {
+    if (store_of(s) == NULL) {
+        return STROP_UNSUPPORTED;
+    }
+    enum strop_status status = strop_store_load(store_of(s), s->config->model, &s->steps);
+    if (status == STROP_OK) {
+        s->saved = s->steps;
+    } else if (status == STROP_STORE_FAILED) {
+        s->steps = 0; /* the model is initialised */
+    }
+    return status;
+}
+
+enum strop_status strop_session_forget(strop_session_t *s) {
+    if (store_of(s) == NULL) {
+        return STROP_UNSUPPORTED;
+    }
+    enum strop_status status = strop_store_forget(store_of(s), s->config->model);
+    if (status == STROP_OK) {
+        strop_session_reset(s);
+        s->saved = UNKNOWN;
+    }
+    return status;
+}
+
+void strop_session_resume(strop_session_t *s) {
+    enum strop_status status = strop_session_load(s);
+    if (status == STROP_OK) {
+        log_number(s, "goes on from the checkpoint of step ", s->steps);
+    } else if (store_of(s) != NULL && status != STROP_NO_CHECKPOINT) {
+        log_number(s, "starts afresh: its checkpoint gives status ", (uint32_t)status);
+    }
+}
+
+enum strop_status strop_session_autosave(strop_session_t *s, uint32_t steps) {
+    if (store_of(s) == NULL) {
+        return STROP_UNSUPPORTED;
+    }
+    s->autosave = steps;
+    return STROP_OK;
+}
+
+static void autosave(strop_session_t *s) {
+    if (store_of(s) != NULL && s->autosave != 0 && s->steps % s->autosave == 0 && strop_session_save(s) != STROP_OK) {
+        log_number(s, "autosave failed at step ", s->steps);
+    }
+}
+
 enum strop_status strop_session_train(strop_session_t *s, const void *x, const void *y, strop_ack_t *ack) {
     const strop_model_t *model = s->config->model;
     if (!labels_are_classes(model, y)) {
@@ -86,7 +165,10 @@ enum strop_status strop_session_train(strop_session_t *s, const void *x, const v
     float loss = model->train_step(x, y);
     uint64_t cost = strop_port_counter() - start;
     s->steps++;
+    s->nan += loss != loss;
+    s->inf += loss == loss && loss - loss != 0.0f;
     *ack = (strop_ack_t){.steps = s->steps, .loss = loss, .cost = cost};
+    autosave(s);
     return STROP_OK;
 }
 
@@ -138,20 +220,31 @@ static enum strop_status run_write(strop_session_t *s) {
     return strop_tensor_write(s->config->model, word(s, 0), word(s, 1), payload(s) + 8, s->size - 8u);
 }
 
-static enum strop_status run_reset(strop_session_t *s) {
+static enum strop_status run_autosave(strop_session_t *s) {
+    return s->size == 4 ? strop_session_autosave(s, word(s, 0)) : STROP_BAD_LENGTH;
+}
+
+/* Those that come without a payload. */
+static enum strop_status run_plain(strop_session_t *s) {
     if (s->size != 0) {
         return STROP_BAD_LENGTH;
     }
-    strop_session_reset(s);
-    return STROP_OK;
+    switch (s->request.type) {
+    case STROP_SAVE: return strop_session_save(s);
+    case STROP_LOAD: return strop_session_load(s);
+    case STROP_FORGET: return strop_session_forget(s);
+    default: strop_session_reset(s); return STROP_OK;
+    }
 }
 
 static enum strop_status run_change(strop_session_t *s, strop_ack_t *ack) {
     enum strop_status status;
-    if (s->request.type == STROP_STEP) {
-        return run_step(s, ack);
+    switch (s->request.type) {
+    case STROP_STEP: return run_step(s, ack);
+    case STROP_WRITE: status = run_write(s); break;
+    case STROP_AUTOSAVE: status = run_autosave(s); break;
+    default: status = run_plain(s);
     }
-    status = s->request.type == STROP_WRITE ? run_write(s) : run_reset(s);
     *ack = (strop_ack_t){.steps = s->steps};
     return status;
 }
@@ -180,6 +273,18 @@ static void on_changed(strop_session_t *s, uint32_t age) {
 
 /* ---- requests that change nothing: carried out again when they come again ---- */
 
+/* Size, erases of both slots, steps of the checkpoint, autosave. */
+static void put_store(strop_session_t *s) {
+    const strop_store_t *store = store_of(s);
+    uint32_t words[5] = {0, 0, 0, s->saved, s->autosave};
+    if (store != NULL) {
+        words[0] = store->config->bytes;
+        words[1] = store->erases[0];
+        words[2] = store->erases[1];
+    }
+    strop_encoder_put(&s->encoder, words, sizeof words);
+}
+
 static void on_hello(strop_session_t *s) {
     const strop_session_config_t *c = s->config;
     const strop_model_t *m = c->model;
@@ -192,6 +297,7 @@ static void on_hello(strop_session_t *s) {
     strop_encoder_put(&s->encoder, words, sizeof words);
     strop_encoder_put(&s->encoder, c->board, name);
     strop_encoder_put(&s->encoder, padding, BOARD_BYTES - name);
+    put_store(s);
     strop_encoder_end(&s->encoder);
 }
 
@@ -242,7 +348,10 @@ static enum strop_status on_tensor(strop_session_t *s) {
 static enum strop_status on_stats(strop_session_t *s) {
     const strop_session_config_t *c = s->config;
     uint32_t stack = c->stack_used ? c->stack_used(c->ctx) : UNKNOWN;
-    const uint32_t words[] = {s->steps, s->good, s->bad, s->duplicates, s->gaps, stack};
+    static const uint32_t none[2] = {0, 0};
+    const uint32_t *health = c->model->health ? c->model->health : none;
+    const uint32_t words[] = {s->steps, s->good, s->bad, s->duplicates, s->gaps,
+                              stack,    s->nan,  s->inf, health[0],     health[1]};
     reply(s, words, sizeof words);
     return STROP_OK;
 }
@@ -303,7 +412,10 @@ static void on_question(strop_session_t *s, uint32_t age) {
 
 /* ---- order ---- */
 
-static int is_change(uint8_t type) { return type == STROP_STEP || type == STROP_WRITE || type == STROP_RESET; }
+static int is_change(uint8_t type) {
+    return type == STROP_STEP || type == STROP_WRITE || type == STROP_RESET ||
+           (type >= STROP_SAVE && type <= STROP_AUTOSAVE);
+}
 
 /* Only what is carried out takes a number: after a refusal everything in flight behind it is refused too. */
 static void on_numbered(strop_session_t *s) {
@@ -361,6 +473,8 @@ enum strop_status strop_session_init(strop_session_t *s, const strop_session_con
     s->config = config;
     s->encoder.write = config->write;
     s->encoder.ctx = config->ctx;
+    s->saved = UNKNOWN;
+    s->autosave = config->autosave;
     strop_decoder_init(&s->decoder, config->rx, config->rx_bytes);
     int fits = config->rx_bytes >= STROP_SESSION_RX_BYTES(model->x_bytes, model->y_bytes) &&
                config->out_bytes >= STROP_SESSION_OUT_BYTES(model->out_bytes);

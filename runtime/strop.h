@@ -68,6 +68,7 @@ typedef struct strop_model {
     uint32_t n_kernels;    /* kernels of the train step; 0 unless built with STROP_COUNT_KERNELS */
     uint64_t *kernel_cost; /* n_kernels sums of counter differences; NULL unless built with STROP_COUNT_KERNELS */
     uint32_t n_classes;    /* y is int32 in [0, n_classes), and the session refuses others; 0: y is any data */
+    const uint32_t *health; /* steps with a 16-bit error beyond its range, and updates skipped for it; NULL: none */
 } strop_model_t;
 
 /* The model of this program, defined by the generated `strop_model_table.c`. */

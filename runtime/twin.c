@@ -23,11 +23,19 @@
 #define STEP_PAYLOAD STROP_SESSION_STEP_BYTES(STROP_MODEL_X_BYTES, STROP_MODEL_Y_BYTES)
 #define RX_BYTES STROP_SESSION_RX_BYTES(STROP_SESSION_MAX(STEP_PAYLOAD, RX_PAYLOAD), 0u)
 
+#define STORE_BUFFER 4096u /* a multiple of every unit */
+
 typedef void (*sink_t)(const uint8_t *bytes, size_t n);
 
+EXPORT void strop_twin_store(uint8_t *memory, uint32_t bytes, uint32_t sector, uint32_t unit);
 EXPORT int strop_twin_open(sink_t sink);
 EXPORT void strop_twin_feed(const uint8_t *bytes, size_t n);
 EXPORT void strop_twin_init(void);
+EXPORT int strop_twin_save(void);
+EXPORT int strop_twin_load(void);
+EXPORT int strop_twin_forget(void);
+EXPORT int strop_twin_autosave(uint32_t steps);
+EXPORT uint32_t strop_twin_steps(void);
 EXPORT uint32_t strop_twin_train(uint32_t n, const void *xs, const void *ys, float *losses);
 EXPORT void strop_twin_infer(uint32_t n, const void *xs, void *outs);
 EXPORT int strop_twin_read(uint32_t index, uint32_t offset, void *bytes, uint32_t n);
@@ -60,6 +68,44 @@ static void write_staged(void *ctx, const uint8_t *bytes, size_t n) {
     staged += n;
 }
 
+/* ---- a flash in memory ---- */
+
+static uint8_t *flash;
+static _Alignas(4) uint8_t store_buffer[STORE_BUFFER];
+static strop_store_t store;
+
+static int flash_read(void *ctx, uint32_t offset, void *bytes, uint32_t n) {
+    (void)ctx;
+    memcpy(bytes, flash + offset, n);
+    return 0;
+}
+
+static int flash_erase(void *ctx, uint32_t offset) {
+    const strop_store_config_t *c = ctx;
+    memset(flash + offset, 0xFF, c->sector);
+    return 0;
+}
+
+static int flash_write(void *ctx, uint32_t offset, const void *bytes, uint32_t n) {
+    const uint8_t *from = bytes;
+    (void)ctx;
+    for (uint32_t i = 0; i < n; i++) {
+        flash[offset + i] &= from[i]; /* as flash does: bits fall, and only an erase raises them */
+    }
+    return 0;
+}
+
+static strop_store_config_t store_config = {
+    .buffer = store_buffer,
+    .buffer_bytes = sizeof store_buffer,
+    .ctx = &store_config,
+    .read = flash_read,
+    .erase = flash_erase,
+    .write = flash_write,
+};
+
+/* ---- the board ---- */
+
 static const strop_session_config_t config = {
     .model = &strop_model,
     .board = "host",
@@ -69,15 +115,31 @@ static const strop_session_config_t config = {
     .out = out,
     .out_bytes = sizeof out,
     .write = write_staged,
+    .store = &store,
 };
 
-/* Power on: initial parameters, a fresh session. `sink` takes what the board sends, during feed and log.
- * Returns an enum strop_status. */
+/* Memory of the host's that plays the flash, from the next power on; NULL: the board has no store. */
+void strop_twin_store(uint8_t *memory, uint32_t bytes, uint32_t sector, uint32_t unit) {
+    flash = memory;
+    store_config.bytes = bytes;
+    store_config.sector = sector;
+    store_config.unit = unit;
+}
+
+/* Power on: the newest checkpoint or initial parameters, a fresh session. `sink` takes what the board sends, then and
+ * during feed and log. Returns an enum strop_status. */
 int strop_twin_open(sink_t sink) {
     sink_of_host = sink;
     staged = 0;
     strop_model.init();
-    return (int)strop_session_init(&session, &config);
+    enum strop_status status = strop_session_init(&session, &config);
+    memset(&store, 0, sizeof store);
+    if (flash != NULL && status == STROP_OK) {
+        status = strop_store_init(&store, &store_config);
+        strop_session_resume(&session);
+        drain();
+    }
+    return (int)status;
 }
 
 /* Bytes from the host; every reply has gone to the sink on return. */
@@ -92,6 +154,17 @@ void strop_twin_log(const char *line) {
 }
 
 void strop_twin_init(void) { strop_session_reset(&session); }
+
+/* Each returns an enum strop_status. */
+int strop_twin_save(void) { return (int)strop_session_save(&session); }
+
+int strop_twin_load(void) { return (int)strop_session_load(&session); }
+
+int strop_twin_forget(void) { return (int)strop_session_forget(&session); }
+
+int strop_twin_autosave(uint32_t steps) { return (int)strop_session_autosave(&session, steps); }
+
+uint32_t strop_twin_steps(void) { return session.steps; }
 
 /* Trains on n batches in sequence. xs: n * x_bytes, ys: n * y_bytes, losses: n. Returns how many were trained: fewer
  * than n when that batch has a label out of range. */

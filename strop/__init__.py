@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from strop.compiler.pipeline import build as build
     from strop.host.device import Device as Device
     from strop.host.device import connect as connect
+    from strop.host.hil import assert_same_bits as assert_same_bits
+
+pytest_plugins = ("strop.host.pytest_plugin",)
+"""What `pytest -p strop` loads where the package runs from its sources, without the entry point of an installation."""
 
 _PLACES = {
     "build": ("strop.compiler.pipeline", "build"),
@@ -28,6 +32,7 @@ _PLACES = {
     "optim": ("strop.compiler.optim", ""),
     "connect": ("strop.host.device", "connect"),
     "Device": ("strop.host.device", "Device"),
+    "assert_same_bits": ("strop.host.hil", "assert_same_bits"),
 }
 
 

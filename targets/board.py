@@ -3,7 +3,7 @@
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -64,13 +64,86 @@ class Uart(_Table):
 
 
 class Emulator(_Table):
-    """How to start the board in QEMU; ``package`` is the Debian package that has the ``binary``."""
+    """How to start the board in QEMU; ``package`` is the Debian package that has the ``binary``.
+
+    cpu: empty where the machine has only its own. args: further options. serial: what the serial line is on the PC, a
+    unix socket or, where the machine loses bytes that a socket has no room for, a pseudo-terminal. store: options that
+    put a file behind the memory of ``[store]``, with {file} for its path and {elf} for the program's; store_bytes: what
+    the file must have. Without a file the store forgets when the emulator ends.
+    """
 
     binary: str
     package: str
     machine: str
-    cpu: str
+    cpu: str = ""
     args: tuple[str, ...] = Field(default=(), strict=False)
+    serial: Literal["socket", "pty"] = "socket"
+    store: tuple[str, ...] = Field(default=(), strict=False)
+    store_bytes: Word = 0
+
+
+class Store(_Table):
+    """Non-volatile memory that checkpoints are kept in; its ``[store]`` begins where ``flash`` ends, or lies apart.
+
+    origin, length: of the memory, in bytes; two slots share it.  sector: bytes that one erase clears, all sectors of
+    the region are alike.  write: bytes that are programmed at a time, and once only between two erases.
+    """
+
+    origin: Word
+    length: Size
+    sector: Size
+    write: Size
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Store":
+        if self.origin % self.sector or self.length % (2 * self.sector) or self.sector % self.write:
+            raise ValueError("origin and half the length must be multiples of sector, and sector one of write")
+        return self
+
+    @property
+    def region(self) -> Region:
+        """The same addresses as a region."""
+        return Region(origin=self.origin, length=self.length)
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """Macros for the port and the main loop."""
+        return (
+            f"STROP_STORE_ORIGIN={self.origin:#x}U",
+            f"STROP_STORE_BYTES={self.length:#x}U",
+            f"STROP_STORE_SECTOR={self.sector:#x}U",
+            f"STROP_STORE_UNIT={self.write}U",
+        )
+
+
+class Runner(_Table):
+    """A tool that brings a program onto the board, and what this tool calls the board.
+
+    name: a module of ``host/flash``.  config: a configuration file of the tool.  target, chip, device: the chip's name,
+    under the word the tool uses.  interface: the debug probe.  base: address or offset a plain binary is written to.
+    format: file the tool is given where it takes several: ``elf``, ``bin``, ``hex``, ``uf2``.
+    """
+
+    name: str
+    config: str = ""
+    target: str = ""
+    interface: str = ""
+    chip: str = ""
+    device: str = ""
+    base: str = ""
+    format: str = ""
+
+
+class UsbId(_Table):
+    """A USB device that the board, or the debug probe on it, is on the PC.
+
+    vid, pid: as in its device descriptor.  interface: text that tells its serial line from its other interfaces; empty
+    where it has one.
+    """
+
+    vid: Annotated[int, Field(ge=0, le=0xFFFF)]
+    pid: Annotated[int, Field(ge=0, le=0xFFFF)]
+    interface: str = ""
 
 
 class Board(_Table):
@@ -79,6 +152,9 @@ class Board(_Table):
     isa: name of an instruction set.  clock_hz: core clock.  flash, ram: regions a program is linked into.
     stack_reserve: bytes of RAM that no plan may use, the linker refuses less.  window: bytes that may be on their way
     to the board while it computes.  port: its port.c, relative to ``firmware/boards/`` or to the TOML file.
+    constants: numbers in which the chips of one port.c differ, each a macro STROP_<NAME>.  data_bus: origin of the view
+    of ``flash`` that constants are read through, where the core cannot read bytes through the one that it runs from.
+    store: where checkpoints are kept.  runners: tools that flash it, the preferred one first.  usb: how to find it.
     The PC (``host``) has no regions, no UART and no port.
     """
 
@@ -94,7 +170,12 @@ class Board(_Table):
     uart: Uart | None = None
     window: Word = LOSSLESS
     port: str = ""
+    constants: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Word] = Field(default_factory=dict)
+    data_bus: Word | None = None
+    store: Store | None = None
     emulator: Emulator | None = None
+    runners: tuple[Runner, ...] = Field(default=(), strict=False)
+    usb: tuple[UsbId, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Board":
@@ -105,6 +186,8 @@ class Board(_Table):
                 raise ValueError(f"[{missing[0]}] is missing: only the PC goes without")
             if self.memory[0].overlaps(self.memory[1]):
                 raise ValueError("flash and ram overlap")
+            if self.store and any(self.store.region.overlaps(region) for region in self.memory):
+                raise ValueError("store overlaps flash or ram: a program and its checkpoints need memory of their own")
             if not self.port_source.is_file():
                 raise ValueError(f"port: there is no file {self.port_source}")
         return self
@@ -142,6 +225,8 @@ class Board(_Table):
             f"STROP_UART_BASE={uart.base:#x}U",
             f"STROP_UART_BAUD={uart.baud}U",
             f"STROP_WINDOW={self.window}U",
+            *(f"STROP_{name.upper()}={value:#x}" for name, value in self.constants.items()),
+            *(self.store.defines if self.store else ("STROP_SESSION_STORE=0",)),
         )
 
 
@@ -180,7 +265,7 @@ def _explained(error: ValidationError, path: Path) -> BoardError:
     first: Any = min(error.errors(include_url=False), key=lambda complaint: complaint["type"] != "extra_forbidden")
     entry = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _entries(tuple(first["loc"][:-1]))
+        known = _entries(tuple(part for part in first["loc"][:-1] if isinstance(part, str)))
         return BoardError(f"unknown entry {entry!r}", where=str(path), do=nearest(str(first["loc"][-1]), known))
     message = str(first["msg"]).removeprefix("Value error, ")
     return BoardError(f"{entry}: {message}" if entry else message, where=str(path))
@@ -190,6 +275,6 @@ def _entries(table: tuple[str, ...]) -> list[str]:
     """Return the entries that a table of the file may have: of ``[flash]``, say, or of the file itself."""
     tables: dict[tuple[str, ...], type[_Table]] = {
         (): Board, ("flash",): Region, ("ram",): Region, ("counter",): Counter, ("uart",): Uart,
-        ("emulator",): Emulator,
+        ("emulator",): Emulator, ("store",): Store, ("runners",): Runner, ("usb",): UsbId,
     }  # fmt: skip
     return [entry for entry in tables[table].model_fields if entry not in ("name", "path")]

@@ -18,6 +18,8 @@ from strop.targets.flow import Insn
 from strop.targets.stack import Code, Link, deepest, frame_of, jump_targets, loaded_addresses
 
 DATA_SECTIONS = (".rodata", ".data")  # where function addresses may be kept
+INTERRUPTS = ("strop_interrupt", "strop_tick")  # what the core calls by itself, one at a time
+OWN = ("_start", "strop_trap", *INTERRUPTS)
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,21 @@ def measure(elf: Path, board: Board) -> Footprint:
     """
     with _opened(elf) as file:
         sizes = {section.name: int(section["sh_size"]) for section in file.iter_sections()}
-        stack, chain = deepest(_code(file, board), _entry(file))
+        stack, chain = _interrupted(_code(file, board), _entry(file), board)
     names = {"code": ".text", "rodata": ".rodata", "params": ".params", "data": ".data", "bss": ".bss"}
     return Footprint(**{kind: sizes.get(name, 0) for kind, name in names.items()}, stack=stack, stack_chain=chain)
+
+
+def _interrupted(code: Code, entry: int, board: Board) -> tuple[int, tuple[Link, ...]]:
+    """Return the worst stack from ``entry`` on, and its chain: with an interrupt at its deepest point."""
+    stack, chain = deepest(code, entry)
+    handlers = [deepest(code, address) for address, name in code.names.items() if name in INTERRUPTS]
+    if not handlers:
+        return stack, chain
+    arch = import_module(f"strop.targets.flow_{board.core.arch}")
+    frame = Link("interrupt", arch.interrupt_frame(board.core))
+    above, rest = max(handlers, key=lambda found: found[0])
+    return stack + frame.bytes + above, (*chain, frame, *rest)
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,9 @@ def _code(file: ELFFile, board: Board) -> Code:
         raise ToolchainError(f"this is no program for board {board.name!r}")
     start, data = int(text["sh_addr"]), text.data()
     names, ends = _functions(file)
-    insns = _disassemble(capstone.Cs(*arch.MODES), start, data, _data_ranges(file, text))
+    machine = capstone.Cs(*arch.MODES)
+    machine.skipdata_setup = (".unknown", lambda code, _size, at, _: arch.size(code[at] | code[at + 1] << 8), None)
+    insns = _disassemble(machine, start, data, _data_ranges(file, text))
     decoder = arch.decoder(insns, lambda address: struct.unpack_from("<I", data, address - start)[0])
     targets = jump_targets(insns, decoder)
 
@@ -140,7 +156,7 @@ def _code(file: ELFFile, board: Board) -> Code:
 
 def _callable(names: dict[int, str]) -> frozenset[int]:
     """Return the functions that a call may reach: all but those that only the core itself enters, on a fresh stack."""
-    return frozenset(address for address, name in names.items() if name not in ("_start", "strop_trap"))
+    return frozenset(address for address, name in names.items() if name not in OWN)
 
 
 def _symbols(file: ELFFile) -> list[tuple[str, int, int, str]]:

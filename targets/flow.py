@@ -1,7 +1,8 @@
 """What the stack analysis needs to know of machine code, the same for every architecture.
 
 A module ``flow_<arch>`` beside this one knows one architecture: ``MODES`` for capstone, ``MACHINE`` as the ELF header
-names it, ``POINTER_BIT`` (what a pointer to code has added to the code's address), and ``decoder(insns, word)``.
+names it, ``POINTER_BIT`` (what a pointer to code has added to the code's address), ``size(first halfword)`` of an
+instruction that capstone does not know, ``interrupt_frame(isa)`` (bytes of stack), and ``decoder(insns, word)``.
 """
 
 from collections.abc import Callable

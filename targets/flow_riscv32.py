@@ -6,6 +6,7 @@ from collections.abc import Callable
 import capstone
 
 from strop.targets.flow import RETURN, Decoder, Flow, Insn, Registers, after_call, signed
+from strop.targets.isa import Isa
 
 MODES = (capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV32 | capstone.CS_MODE_RISCVC)
 MACHINE = "EM_RISCV"
@@ -14,6 +15,16 @@ POINTER_BIT = 0
 _STORES = ("sb", "sh", "sw", "swsp")  # their first operand is read, not written
 _PRESERVED = frozenset(f"s{i}" for i in range(12))
 _OFFSET = re.compile(r"(-?\w+)\((\w+)\)")
+
+
+def interrupt_frame(_isa: Isa) -> int:
+    """Return the bytes of stack that the core itself takes for an interrupt: none, its handler saves registers."""
+    return 0
+
+
+def size(first: int) -> int:
+    """Return the bytes of an instruction, known or not, by its first halfword."""
+    return 4 if first & 3 == 3 else 2
 
 
 def decoder(_insns: dict[int, Insn], _word: Callable[[int], int]) -> Decoder:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import capstone
 
 from strop.targets.flow import RETURN, Decoder, Flow, Insn, Registers, after_call, signed
+from strop.targets.isa import Isa
 
 MODES = (capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
 MACHINE = "EM_ARM"
@@ -17,6 +18,19 @@ _BRANCH = re.compile(rf"b({_CONDITIONS})?(\.w)?|cbn?z")
 _PRESERVED = frozenset(("r4", "r5", "r6", "r7", "r8", "sb", "sl", "fp"))
 _NUMBER = re.compile(r"#(-?\w+)")
 _REGISTER_BYTES = {"r": 4, "s": 4, "d": 8, "q": 16}
+
+
+def interrupt_frame(isa: Isa) -> int:
+    """Return the bytes of stack that the core takes for an interrupt (Armv7-M B1.5.6): registers and 4 to align them.
+
+    Eight registers, and with an FPU 18 words more; every FPU here has fma.
+    """
+    return 4 * (8 + 18 * isa.fma) + 4
+
+
+def size(first: int) -> int:
+    """Return the bytes of an instruction, known or not, by its first halfword."""
+    return 4 if first >> 11 in (0b11101, 0b11110, 0b11111) else 2
 
 
 def decoder(insns: dict[int, Insn], word: Callable[[int], int]) -> Decoder:

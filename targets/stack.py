@@ -56,9 +56,9 @@ class Link(NamedTuple):
 
 
 def jump_targets(insns: dict[int, Insn], decoder: Decoder) -> frozenset[int]:
-    """Return every address that a direct branch reaches; what registers hold is forgotten there."""
-    flows = (decoder(insn, {}) for insn in insns.values())
-    return frozenset(flow.jumps for flow in flows if flow.jumps is not None)
+    """Return every address that a direct branch or call reaches; what registers hold is forgotten there."""
+    flows = [decoder(insn, {}) for insn in insns.values()]
+    return frozenset(target for flow in flows for target in (flow.jumps, flow.calls) if target is not None)
 
 
 def loaded_addresses(insns: dict[int, Insn], decoder: Decoder, starts: Container[int]) -> Iterator[int]:
@@ -120,8 +120,13 @@ class _Walk:
         return passed
 
     def _branch(self, flow: Flow, depth: int) -> None:
-        """Note calls and tail calls in the frame; queue branches that stay inside the function."""
-        if flow.calls is not None:
+        """Note calls and tail calls in the frame; queue branches that stay inside the function.
+
+        A core without wide branches jumps far with its call instruction.
+        """
+        if flow.calls is not None and self._entry < flow.calls < self._end:
+            self._work.append((flow.calls, depth))
+        elif flow.calls is not None:
             self.frame.call(flow.calls, depth)
         if flow.calls_any:
             self.frame.call(None, depth)

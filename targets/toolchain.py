@@ -107,6 +107,7 @@ def build_elf(
     """
     compiler = find_toolchain(toolchain, board.core)
     own = [FIRMWARE / board.core.startup, FIRMWARE / "boot.c", FIRMWARE / "memory.c", board.port_source]
+    own += [FIRMWARE / "team.c"] if board.constants.get("harts", 1) > 1 else []
     everything = [*sources, *own]
     folders = [*includes, FIRMWARE]
     flags = _flags(compiler, board.core, folders, [*board.defines, *defines]) + BARE_METAL

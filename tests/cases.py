@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 
 from strop.compiler import pipeline
 from strop.compiler.bundle import Bundle
+from strop.compiler.dtypes import FLOAT32, DType
 from strop.compiler.ir import Builder, Op, Program, Role, TensorType
 from strop.compiler.kernels import Kernel, KernelSpec, kernel_spec, needs_code, operand_names, overwritten
 from strop.compiler.lower import lower_kernel
@@ -68,6 +69,19 @@ class OpCase:
         )
 
 
+def resting(program: Program, dtype: DType) -> Program:
+    """The Program of an op with all that a precision policy may store in another format in that format."""
+    (op,), values = program.train_step, dict(program.values)
+    named = [*zip(spec(op.kind).operands, op.inputs, strict=False),
+             *zip(spec(op.kind).results, op.outputs, strict=False)]  # fmt: skip
+    kept = {name for what, name in named if what in spec(op.kind).precise} | {*op.outputs[1:]} - {*op.inputs}
+    for name, value in program.values.items():
+        if value.dtype is FLOAT32 and value.type.size > 1 and name not in kept:
+            values[name] = replace(value, type=TensorType(value.shape, dtype))
+    initial = {name: data.astype(values[name].dtype.numpy) for name, data in program.initial.items()}
+    return program.with_(values=values, initial=initial)
+
+
 OP_CASES = [OpCase(kind, i, case) for kind, op in specs().items() for i, case in enumerate(op.cases())]
 
 
@@ -75,10 +89,11 @@ class CompiledCase:
     """The kernel of an op's case and the memory it works on.
 
     operands: arrays in the order of the kernel's parameters.  results: those that hold the outputs, in order.
+    dtype: what float operands rest in where a precision policy may say so.
     """
 
-    def __init__(self, case: OpCase, tiling: Tiling, *, fma: bool) -> None:
-        program = case.program(fma=fma)
+    def __init__(self, case: OpCase, tiling: Tiling, *, fma: bool, dtype: DType = FLOAT32) -> None:
+        program = resting(case.program(fma=fma), dtype)
         self.case, self.op = case, program.train_step[0]
         self.spec: KernelSpec = kernel_spec(program, self.op, tiling)
         self.kernel = _kernel(self.spec)
@@ -86,7 +101,8 @@ class CompiledCase:
 
     def _memory(self) -> tuple[list[Array], list[Array]]:
         names, moved = operand_names(self.spec), overwritten(self.spec)
-        arrays = dict(zip(names, self.case.draw(), strict=False))
+        drawn = zip(names, self.spec.types, self.case.draw(), strict=False)
+        arrays = {name: data.astype(type_.dtype.numpy) for name, type_, data in drawn}
         for type_, name in list(zip(self.spec.types, names, strict=True))[self.spec.inputs :]:
             arrays.setdefault(name, np.full(type_.shape, 0xA5, np.uint8).astype(type_.dtype.numpy))
         results = [arrays[names[moved.get(i, i)]] for i in self.spec.results]
@@ -171,7 +187,11 @@ class Net:
 
     def flatten(self) -> "Net":
         """One row a sample."""
-        return self._layer("reshape", [], shape=(self.shape[0], int(np.prod(self.shape[1:]))))
+        return self.view(self.shape[0], int(np.prod(self.shape[1:])))
+
+    def view(self, *shape: int) -> "Net":
+        """The same elements under another shape, the first axis included."""
+        return self._layer("reshape", [], shape=shape)
 
     def plus(self, earlier: str) -> "Net":
         """Add an earlier value of the same shape."""

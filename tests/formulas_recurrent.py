@@ -72,6 +72,24 @@ def lstm_cell_grad(
     return [total * f, total * slope_i, df, total * slope_g, do, total, t]
 
 
+def leaky_cell(z: Tensor, h: Tensor, a: Attrs) -> list[Tensor]:
+    """From h toward c by 1 - leak."""
+    return [torch.lerp(h, z.tanh(), 1 - a["leak"]), z.tanh()]
+
+
+def leaky_cell_grad(c: Tensor, dh: Tensor, a: Attrs) -> list[Tensor]:
+    return [aten.tanh_backward(dh * (1 - a["leak"]), c), dh * a["leak"]]
+
+
+def leaky_rnn(x: Tensor, w_ih: Tensor, w_hh: Tensor, *b: Tensor, a: Attrs) -> list[Tensor]:
+    y, c = [torch.zeros(x.shape[1], w_hh.shape[1], dtype=x.dtype)], []
+    for sums in F.linear(x, w_ih, *b):
+        h, squashed = leaky_cell(sums + y[-1] @ w_hh.T, y[-1], a)
+        y.append(h)
+        c.append(squashed[None])
+    return [torch.stack(y[1:]), y[-1], torch.stack(c)]
+
+
 def layer(name: str) -> Formula:
     """torch's function of one layer; what is kept for the way back, from the cell's formula at its states."""
     function = getattr(torch._VF, name)
@@ -104,7 +122,7 @@ def lstm_kept(a: Tensor, m: Tensor, y: Tensor) -> list[Tensor]:
 KEPT: dict[str, Callable[[Tensor, Tensor, Tensor], list[Tensor]]] = {"gru": gru_kept, "lstm": lstm_kept}
 
 
-def errors(back: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor]]) -> Formula:
+def errors(back: Callable[..., Any]) -> Formula:
     """Back through time in blocks of `truncate` steps, counted from the last; whatever flows on is dropped between.
 
     back: (dh, dc, t, y, *kept) -> (errors of the gates, those that reach the state, what passes them, new dc).
@@ -119,7 +137,7 @@ def errors(back: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor], Tensor,
         for block in torch.arange(steps - 1, steps - seen - 1, -1).split(a["truncate"] or seen):
             dh = dc = torch.zeros_like(y[0])
             for t in block.tolist():
-                made[t], linked, passed, dc = back(dh + full[t], dc, t, y, *kept)
+                made[t], linked, passed, dc = back(dh + full[t], dc, t, y, *kept, a=a)
                 dh = torch.cat(list(linked), 1) @ w_hh + passed
         return torch.stack([torch.stack(list(made[t])) for t in sorted(made)])
 
@@ -127,21 +145,26 @@ def errors(back: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor], Tensor,
 
 
 def plain_back(slope: Callable[[Tensor, Tensor], Tensor]) -> Formula:
-    def back(dh: Tensor, dc: Tensor, t: int, y: Tensor) -> Any:
+    def back(dh: Tensor, dc: Tensor, t: int, y: Tensor, a: Attrs) -> Any:
         error = [slope(dh, y[t])]
         return error, error, 0 * dh, dc
 
     return back
 
 
-def gru_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor) -> Any:
+def leaky_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, squashed: Tensor, a: Attrs) -> Any:
+    error, passed = leaky_cell_grad(squashed[t, 0], dh, a)
+    return [error], [error], passed, dc
+
+
+def gru_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor, a: Attrs) -> Any:
     inner, z, n, r = gates[t]
     before = y[t - 1] if t else 0 * y[0]
     dz, dn, dr, dinner, passed = gru_cell_grad(z, n, inner, r, before, dh)
     return [dr, dz, dn, dinner], [dr, dz, dinner], passed, dc
 
 
-def lstm_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor, cells: Tensor) -> Any:
+def lstm_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor, cells: Tensor, a: Attrs) -> Any:
     del y
     before = cells[t - 1] if t else 0 * cells[0]
     dc, *made = lstm_cell_grad(dc, *gates[t], cells[t], before, dh)[:5]
@@ -161,6 +184,11 @@ RECURRENT: dict[str, Formula] = {
     "gru_cell_grad": bare(gru_cell_grad),
     "lstm_cell": bare(lstm_cell),
     "lstm_cell_grad": bare(lstm_cell_grad),
+    "leaky_cell": leaky_cell,
+    "leaky_cell_grad": leaky_cell_grad,
+    "trace": lambda e, x, a: torch.lerp(x, e, a["leak"]),
+    "leaky_rnn": leaky_rnn,
+    "leaky_rnn_errors": errors(leaky_back),
     "rnn_tanh": layer("rnn_tanh"),
     "rnn_relu": layer("rnn_relu"),
     "gru": layer("gru"),

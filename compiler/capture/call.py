@@ -36,7 +36,7 @@ class Call:
         self.reader, self.node, self.position = reader, node, position
         stack = list((node.meta.get("nn_module_stack") or {"": ("", "forward")}).values())
         self.path, self.module = stack[-1][0], str(stack[-1][1]).rsplit(".", 1)[-1]
-        self.is_layer = str(stack[-1][1]).startswith("torch.nn.")
+        self.is_layer = str(stack[-1][1]).startswith(("torch.nn.", "strop.nn."))
         self.op = _aten_name(node)
         self.args = _arguments(node)
 

@@ -65,6 +65,12 @@ class Te(Protocol):
     def uniform_hash(self, seed: int, tensor: int, index: Expr) -> Expr:
         """A multiple of 2^-24 in [0, 1) from the counter-based generator at (seed, tensor, index)."""
 
+    def rounded(self, value: Expr, dtype: DType) -> Expr:
+        """The float32 that is left of a value once it is stored."""
+
+    def dithered(self, value: Expr, dtype: DType, seed: Expr, tensor: int, index: Expr) -> Expr:
+        """One of a value's two neighbours in a 16-bit format, by the generator at (seed, tensor, index)."""
+
     def const(self, value: float) -> Expr:
         """A float32 constant."""
 
@@ -140,8 +146,10 @@ class OpSpec:
     """For an activation, targets it can reach without saturating: the lower and the upper of two."""
     monotone: ClassVar[bool] = False
     """Whether the op never decreases, element by element, so that it may move behind a max-pool."""
-    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
-    """Storage formats of float operands that this op is written for."""
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float16", "bfloat16")
+    """Storage formats that float operands may rest in; the op itself sees float32."""
+    precise: ClassVar[frozenset[str]] = frozenset()
+    """Operands and results that are float32 under any precision policy, by their names in C."""
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         """Types of the outputs."""

@@ -98,6 +98,74 @@ class GruCellGrad(CellGrad):
         return [dz, dn, dr, te.compute(shape, lambda *i: dn[i] * r[i], "dinner"), passed]
 
 
+class LeakyCell(OpSpec):
+    """z, h (B,H) -> h' = leak h + (1 - leak) c, and c = tanh(z): a leaky integrator (Jaeger et al. 2007)."""
+
+    kind = "leaky_cell"
+    operands = ("z", "h")
+    results = ("y", "c")
+    suffixes = ("", ".c")
+    elementwise = True
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [inputs[0]] * 2
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        z, h = inputs
+        c, leak = np.tanh(z), z.dtype.type(attrs["leak"])
+        return [leak * h + (1 - leak) * c, c]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (z, h), shape, leak = inputs, types[0].shape, attrs["leak"]
+        c = te.compute(shape, lambda *i: te.call("tanh", z[i]), "c")
+        return [te.compute(shape, lambda *i: te.const(leak) * h[i] + te.const(1 - leak) * c[i], "y"), c]
+
+    def cases(self) -> list[Case]:
+        return [Case((f32(b, h),) * 2, {"leak": leak}) for b, h, leak in ((1, 7, 0.9), (3, 5, 0.25))]
+
+
+class LeakyCellGrad(CellGrad):
+    """c becomes the error of z; and what of dh passes to the state before. attrs: leak."""
+
+    kind = "leaky_cell_grad"
+    operands = ("c", "dh")
+    results = ("dz", "passed")
+    suffixes = ("", ".passed")
+    overwrites: ClassVar[Mapping[int, int]] = {0: 0}
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        (c, dh), leak = inputs, inputs[0].dtype.type(attrs["leak"])
+        return [(1 - leak) * dh * (1 - c * c), leak * dh]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (c, dh), shape, leak = inputs, types[0].shape, attrs["leak"]
+        dz = te.compute(shape, lambda *i: te.const(1 - leak) * dh[i] * (te.const(1) - c[i] * c[i]), "dz")
+        return [dz, te.compute(shape, lambda *i: te.const(leak) * dh[i], "passed")]
+
+    def cases(self) -> list[Case]:
+        return LeakyCell().cases()
+
+
+class Trace(CellGrad):
+    """e, x -> e = leak e + (1 - leak) x: what a leaky unit still holds of a signal. attrs: leak."""
+
+    kind = "trace"
+    operands = ("trace", "x")
+    results = ("trace",)
+    overwrites: ClassVar[Mapping[int, int]] = {0: 0}
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        (e, x), leak = inputs, inputs[0].dtype.type(attrs["leak"])
+        return [leak * e + (1 - leak) * x]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (e, x), leak = inputs, attrs["leak"]
+        return [te.compute(types[0].shape, lambda *i: te.const(leak) * e[i] + te.const(1 - leak) * x[i], "trace")]
+
+    def cases(self) -> list[Case]:
+        return LeakyCell().cases()
+
+
 class LstmCell(Cell):
     """h' = o tanh(c'), c' = f c + i g, with i, f, o = sigmoid(a + m) and g = tanh(a + m); the last operand is c.
 

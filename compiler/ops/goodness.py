@@ -13,7 +13,7 @@ from strop.compiler.ir import Builder, Op, TensorType
 from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32
 
 COUNTED = 1 << 24
-"""Samples after which the stream of wrong labels starts over: float32 counts exactly up to here."""
+"""Samples after which the stream of wrong labels starts over."""
 
 
 def _labels(count: int) -> TensorType:
@@ -21,7 +21,7 @@ def _labels(count: int) -> TensorType:
 
 
 class WrongLabel(OpSpec):
-    """y (B) int32, seen (1) -> wrong (B) = (y + away) mod K: another class, all equally likely; and away (B).
+    """y (B) int32, seen (1) int32 -> wrong (B) = (y + away) mod K: another class, all equally likely; and away (B).
 
     away = 1 + floor((K - 1) u), u of row b the element seen + b of the stream. A count that is not in [0, 2^24) is
     taken for 0, and so is a label outside [0, K). attrs: classes K >= 2, seed, tensor (key of the stream).
@@ -48,8 +48,7 @@ class WrongLabel(OpSpec):
         (y, seen), shape, classes = inputs, types[0].shape, attrs["classes"]
 
         def distance(b: Expr) -> Expr:
-            known = te.every(seen[0] >= te.const(0), seen[0] < te.const(COUNTED))
-            first = te.cast(te.where(known, seen[0], te.const(0)), INT32)
+            first = te.where(te.every(seen[0] >= 0, seen[0] < COUNTED), seen[0], 0)
             share = te.uniform_hash(attrs["seed"], attrs["tensor"], first + b)
             return te.cast(share * te.const(classes - 1), INT32) + 1
 
@@ -63,43 +62,12 @@ class WrongLabel(OpSpec):
 
     def cases(self) -> list[Case]:
         attrs = {"seed": 3, "tensor": 99}
-        return [Case((_labels(b), f32(1)), {**attrs, "classes": k}) for b, k in ((1, 10), (3, 2), (7, 5))]
+        return [Case((_labels(b), _labels(1)), {**attrs, "classes": k}) for b, k in ((1, 10), (3, 2), (7, 5))]
 
     def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
         seen = {1: 12345, 3: COUNTED - 1, 7: -1}[case.inputs[0].size]
         labels = rng.integers(0, case.attrs["classes"], case.inputs[0].shape, np.int32)
-        return [labels, np.array([seen], np.float32)]
-
-
-class Advance(OpSpec):
-    """seen (1) -> seen + by; to 0 where that would leave [0, 2^24)."""
-
-    kind = "advance"
-    operands = ("seen",)
-    results = ("seen",)
-    overwrites = {0: 0}
-
-    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
-        return [inputs[0]]
-
-    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
-        (seen,), by = inputs, attrs["by"]
-        return [np.where((seen >= 0) & (seen < COUNTED - by), seen + seen.dtype.type(by), 0).astype(seen.dtype)]
-
-    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
-        (seen,), by = inputs, attrs["by"]
-
-        def element(i: Expr) -> Expr:
-            inside = te.every(seen[i] >= te.const(0), seen[i] < te.const(COUNTED - by))
-            return te.where(inside, seen[i] + te.const(by), te.const(0))
-
-        return [te.compute((1,), element, "seen")]
-
-    def cases(self) -> list[Case]:
-        return [Case((f32(1),), {"by": by}) for by in (1, 2, 3, 4)]
-
-    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
-        return [np.array([{1: 0, 2: 40, 3: COUNTED - 3, 4: -7}[case.attrs["by"]]], np.float32)]
+        return [labels, np.array([seen], np.int32)]
 
 
 class EmbedLabel(OpSpec):

@@ -95,34 +95,55 @@ class ClipValue(Elementwise):
         return [Case((f32(3, 5),), {"limit": 0.5}), Case((f32(2, 3, 3, 1),), {"limit": 100.0})]
 
 
+class Squares(OpSpec):
+    """g -> the sum of the squares of all its elements, (1)."""
+
+    kind = "squares"
+    operands = ("dw",)
+    results = ("total",)
+
+    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+        return [f32(1)]
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        return [np.square(inputs[0]).sum().reshape(1)]
+
+    def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
+        (g,), i = inputs, te.axes(*types[0].shape)
+        return [te.compute((1,), lambda _: te.sum(g[i] * g[i], list(i)), "total")]
+
+    def cases(self) -> list[Case]:
+        return [Case((f32(*shape),)) for shape in ((3, 5), (7,), (2, 3, 3, 1))]
+
+
 class ClipFactor(OpSpec):
-    """g -> factor (1) = min(1, limit / (||g|| + 1e-6)), the Euclidean norm over all elements."""
+    """total (1), of the squares -> factor (1) = min(1, limit / (sqrt(total) + 1e-6)); 1 where the norm is NaN."""
 
     kind = "clip_factor"
-    operands = ("dw",)
+    operands = ("total",)
     results = ("factor",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [f32(1)]
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
-        norm = np.linalg.norm(inputs[0].ravel())
-        return [np.minimum(1, attrs["limit"] / (norm + GUARD)).reshape(1).astype(inputs[0].dtype)]
+        norm = np.sqrt(inputs[0]) + GUARD
+        return [np.where(norm > attrs["limit"], attrs["limit"] / norm, 1).astype(inputs[0].dtype)]
 
     def expression(self, te: Te, inputs: Sequence[Tensor], types: Sequence[TensorType], attrs: Attrs) -> list[Tensor]:
-        (g,), axes = inputs, te.axes(*types[0].shape)
-        i = tuple(axes)
-        total = te.compute((1,), lambda _: te.sum(g[i] * g[i], list(axes)), "total")
+        (total,), limit = inputs, te.const(attrs["limit"])
 
-        def factor(j: Expr) -> Expr:
-            norm, limit = te.call("sqrt", total[j]) + te.const(GUARD), te.const(attrs["limit"])
+        def factor(i: Expr) -> Expr:
+            norm = te.call("sqrt", total[i]) + te.const(GUARD)
             return te.where(norm > limit, limit / norm, te.const(1))
 
         return [te.compute((1,), factor, "factor")]
 
     def cases(self) -> list[Case]:
-        rows = (((3, 5), 0.5), ((7,), 9.0), ((2, 3, 3, 1), 1.5))
-        return [Case((f32(*shape),), {"limit": limit}) for shape, limit in rows]
+        return [Case((f32(1),), {"limit": limit}) for limit in (0.5, 1.5, 90.0)]
+
+    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
+        return [10 * np.square(x) for x in super().draw(rng, case)]
 
 
 class Scaled(OpSpec):

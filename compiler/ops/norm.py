@@ -7,6 +7,9 @@ import numpy as np
 from strop.compiler.ir import Builder, Op, TensorType
 from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32
 
+PRECISE = frozenset({"gain", "offset", "mean", "inv_std"})
+"""A gain near 1 does not move in bfloat16, and a statistic is one number for many: both stay float32."""
+
 BATCH_NORMS = (f32(1, 3, 5, 7), f32(2, 5), f32(3, 4, 3, 2))
 
 
@@ -18,6 +21,7 @@ class BatchNorm(OpSpec):
     """x (B,C,...), gain (C), offset (C), mean (C), inv_std (C) -> (x - mean) * inv_std * gain + offset."""
 
     kind = "batch_norm"
+    precise = PRECISE
     follows = True
     operands = ("x", "gain", "offset", "mean", "inv_std")
     elementwise = True
@@ -62,6 +66,7 @@ class BatchNormDx(OpSpec):
     """dy (B,C,...), gain (C), inv_std (C) -> dx."""
 
     kind = "batch_norm_dx"
+    precise = PRECISE
     operands = ("dy", "gain", "inv_std")
     results = ("dx",)
     elementwise = True
@@ -85,6 +90,7 @@ class BatchNormDgain(OpSpec):
     """dy (B,C,...), x (B,C,...), mean (C), inv_std (C) -> dgain (C)."""
 
     kind = "batch_norm_dgain"
+    precise = PRECISE
     operands = ("dy", "x", "mean", "inv_std")
     results = ("dgain",)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from strop.compiler.ir import Builder, Op, TensorType
 from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32
+from strop.compiler.ops.norm import PRECISE
 
 
 class Rows:
@@ -98,6 +99,7 @@ class Normalize(OpSpec):
     """
 
     kind = "normalize"
+    precise = PRECISE
     operands = ("x", "gain", "offset")
     results = ("y", "mean", "inv_std")
     suffixes = ("", ".mean", ".inv_std")
@@ -190,6 +192,7 @@ class NormalizeDx(OpSpec):
     """
 
     kind = "normalize_dx"
+    precise = PRECISE
     operands = ("dy", "x", "gain", "mean", "inv_std")
     results = ("dx", "shift", "slope")
     suffixes = ("", ".shift", ".slope")
@@ -269,6 +272,7 @@ class NormalizeDgain(_UnitSum):
     """dy, x (B,...), mean, inv_std -> dgain: the sum of dy (x - mean) inv_std. attrs: see `groups_of`."""
 
     kind = "normalize_dgain"
+    precise = PRECISE
     operands = ("dy", "x", "mean", "inv_std")
     results = ("dgain",)
 
@@ -287,6 +291,7 @@ class NormalizeDoffset(_UnitSum):
     """dy (B,...) -> doffset: the sum of dy. attrs: see `groups_of`."""
 
     kind = "normalize_doffset"
+    precise = PRECISE
     operands = ("dy",)
     results = ("doffset",)
 

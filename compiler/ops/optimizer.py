@@ -11,6 +11,9 @@ import numpy as np
 from strop.compiler.ir import TensorType
 from strop.compiler.ops.base import Array, Attrs, Case, Expr, OpSpec, Te, Tensor, f32
 
+WEIGHT = "w"
+"""Operand of an update that is the trained parameter; its other variables are states of that parameter."""
+
 
 class Update(OpSpec):
     """An op that overwrites its first inputs, one output each; the gradient follows them."""
@@ -136,6 +139,7 @@ class Adam(Update):
     """
 
     kind = "adam"
+    precise = frozenset({"v"})  # a square below 6e-8 would be 0 in float16, and the step a division by eps
     operands = ("w", "m", "v", "c1", "c2", "dw", "lr", "phase")
     results = ("m", "v", "w")
     suffixes = (".m", ".v", "")

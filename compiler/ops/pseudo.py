@@ -106,6 +106,7 @@ class ClassMean(OpSpec):
     """
 
     kind = "class_mean"
+    dtypes = ("float32",)
     operands = ("mean", "f", "label", "nth")
     results = ("mean",)
     overwrites = {0: 0}

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from strop.compiler.dtypes import FLOAT32
-from strop.compiler.ir import Attr, Builder, Op, Role, Row, TensorType
+from strop.compiler.ir import PERSISTENT, Attr, Builder, Op, Role, Row, TensorType
 from strop.compiler.ops.base import Array, Attrs, Case, Expr, Hints, OpSpec, Te, Tensor, f32
 
 
@@ -26,13 +26,21 @@ def spec(kind: str) -> OpSpec:
     return spec(kind)
 
 
+class Scan(OpSpec):
+    """A loop over the ops of its body (see `ir.Op`). It has no expression, and joins no other op."""
+
+    kind = "scan"
+    composite = True
+    dtypes = ("float32",)
+
+
 class Steps:
     """Builds a scan. first, last: of its counter.  b: gets the scan, under the location of the op it stands for."""
 
     def __init__(self, b: Builder, op: Op, first: int, last: int) -> None:
         self.outer, self.loc, self.times = b, op.loc, (first, last)
         self.body = Builder({})
-        self.body.values = b.values
+        self.body.values, self.body.initial = b.values, b.initial
         self.rows: list[Row] = []
 
     def row(self, sequence: str, shape: tuple[int, ...], shift: int = 0, start: int = 0) -> str:
@@ -74,13 +82,17 @@ class Steps:
         self.store("zeros", (), (row,), shape=self.shape(row), restart=every)
 
     def close(self, outputs: Sequence[str], **attrs: Attr) -> None:
-        """Append the scan. outputs: sequences it makes that others read."""
+        """Append the scan. outputs: sequences it makes that others read; variables that a turn overwrites follow."""
         written = {name for op in self.body.ops for name in op.outputs}
         read = [name for op in self.body.ops for name in op.inputs]
+        variables = [name for name in read if name in written and self.outer.values[name].role in PERSISTENT]
         rows = {row.name: row for row in self.rows if row.name in written.union(read)}
         made = dict.fromkeys([*outputs, *(row.sequence for row in rows.values() if row.name in written)])
         outside = [rows[name].sequence if name in rows else name for name in read]
-        inputs = dict.fromkeys(name for name in [*outside, *attrs.values()] if name not in {*made, *written})
+        inputs = dict.fromkeys(
+            name for name in [*outside, *attrs.values()] if name in variables or name not in {*made, *written}
+        )
+        made |= dict.fromkeys(variables)
         placed: dict[str, Attr] = {"times": self.times, "rows": tuple(row.attr for row in rows.values()), **attrs}
         self.outer.ops.append(Op("scan", tuple(map(str, inputs)), tuple(made), placed, self.loc, tuple(self.body.ops)))
 
@@ -92,7 +104,7 @@ class Recurrent(OpSpec):
     attrs: truncate, steps that an error goes back, 0 for all.
     """  # fmt: skip
 
-    operands = ("x", "w_ih", "w_hh", "b_ih", "b_hh")
+    operands: ClassVar[tuple[str, ...]] = ("x", "w_ih", "w_hh", "b_ih", "b_hh")
     results: ClassVar[tuple[str, ...]] = ("y", "last")
     suffixes: ClassVar[tuple[str, ...]] = ("", ".last")
     composite = True
@@ -120,18 +132,18 @@ class Recurrent(OpSpec):
         del steps, batch, hidden
         return []
 
-    def step(self, a: Array, m: Array, state: Sequence[Array]) -> list[Array]:
+    def step(self, a: Array, m: Array, state: Sequence[Array], attrs: Attrs) -> list[Array]:
         """One step in numpy: the new row of y and of each of `kept`. state: the last ones.  a, m: see `rnn_tanh`."""
         raise NotImplementedError
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         x, w_ih, w_hh, *biases = inputs
-        b_ih, b_hh = biases or (x.dtype.type(0), x.dtype.type(0))
+        b_ih, b_hh = (*biases, x.dtype.type(0), x.dtype.type(0))[:2]
         y, _, *kept = self.infer([f32(*each.shape) for each in inputs], attrs)
         sequences = [np.zeros(each.shape, x.dtype) for each in (y, *kept)]
         state = [np.zeros_like(sequence[0]) for sequence in sequences]
         for t, x_t in enumerate(x):
-            state = self.step(x_t @ w_ih.T + b_ih, state[0] @ w_hh.T + b_hh, state)
+            state = self.step(x_t @ w_ih.T + b_ih, state[0] @ w_hh.T + b_hh, state, attrs)
             for sequence, row in zip(sequences, state, strict=True):
                 sequence[t] = row
         return [sequences[0], state[0], *sequences[1:]]
@@ -145,11 +157,11 @@ class Recurrent(OpSpec):
         s.start(before[0])
         a = s.emit("dense", (s.row(x, b.values[x].shape[1:]), w_ih, *biases[:1]), f"{y}.a")
         m = s.emit("dense", (before[0], w_hh, *biases[1:]), f"{y}.m")
-        self.cell(s, (a, m), before, now)
+        self.cell(s, op, (a, m), before, now)
         s.close((y, *kept))
         b.ops.append(Op("rows", (y,), (last,), {"first": steps - 1, "shape": tuple(row)}, op.loc))
 
-    def cell(self, s: Steps, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
+    def cell(self, s: Steps, op: Op, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
         """Append the ops of one step behind the dense products, whose results are `sums`.
 
         before, rows: for y and each of `kept`, the row of the step before and the one to write.
@@ -238,7 +250,9 @@ class Errors(OpSpec):
         steps, batch, hidden = inputs[2].shape
         return [f32(_seen(inputs[0].shape, steps, attrs), self.layer.gates, batch, hidden)]
 
-    def back(self, dh: Array, inner: Array, t: int, arrays: Sequence[Array]) -> tuple[Array, Array, Array]:
+    def back(
+        self, dh: Array, inner: Array, t: int, arrays: Sequence[Array], attrs: Attrs
+    ) -> tuple[Array, Array, Array]:
         """One step in numpy: (errors of the gates (G,B,H), error of the state before, error of the cell before).
 
         dh, inner: errors of state and cell behind step t.  arrays: w_hh, y and what the layer kept.
@@ -254,7 +268,7 @@ class Errors(OpSpec):
         for turn, at in enumerate(reversed(range(seen))):
             if turn % (attrs["truncate"] or seen) == 0:
                 dh = inner = np.zeros(row, dy.dtype)
-            errors[at], dh, inner = self.back(dh + late[at], inner, steps - 1 - turn, arrays)
+            errors[at], dh, inner = self.back(dh + late[at], inner, steps - 1 - turn, arrays, attrs)
         return [errors]
 
     def expand(self, b: Builder, op: Op) -> None:
@@ -304,7 +318,8 @@ class Errors(OpSpec):
         y, w_hh = f32(steps, batch, hidden), f32(self.layer.blocks * hidden, hidden)
         kept = self.layer.kept(steps, batch, hidden)
         incoming = ((f32(batch, hidden), 0), (f32(batch, hidden), 3), (y, 0), (y, 2), (f32(2, batch, hidden), 2))
-        return [Case((dy, w_hh, y, *kept), {"truncate": truncate}) for dy, truncate in incoming]
+        own = {name: value for name, value in self.layer.cases()[0].attrs.items() if name != "truncate"}
+        return [Case((dy, w_hh, y, *kept), {"truncate": truncate, **own}) for dy, truncate in incoming]
 
 
 def _seen(dy: tuple[int, ...], steps: int, attrs: Attrs) -> int:
@@ -318,10 +333,10 @@ class RnnTanh(Recurrent):
     kind = "rnn_tanh"
     function: ClassVar[str] = "tanh"
 
-    def step(self, a: Array, m: Array, state: Sequence[Array]) -> list[Array]:
+    def step(self, a: Array, m: Array, state: Sequence[Array], attrs: Attrs) -> list[Array]:
         return spec(self.function).reference([a + m], {})
 
-    def cell(self, s: Steps, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
+    def cell(self, s: Steps, op: Op, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
         s.store(self.function, (s.emit("add", sums, f"{rows[0]}.sum"),), rows)
 
 
@@ -340,7 +355,9 @@ class RnnTanhErrors(Errors):
     layer: ClassVar[Recurrent] = RnnTanh()
     function: ClassVar[str] = "tanh_grad"
 
-    def back(self, dh: Array, inner: Array, t: int, arrays: Sequence[Array]) -> tuple[Array, Array, Array]:
+    def back(
+        self, dh: Array, inner: Array, t: int, arrays: Sequence[Array], attrs: Attrs
+    ) -> tuple[Array, Array, Array]:
         w_hh, y = arrays
         (error,) = spec(self.function).reference([dh, y[t]], {})
         return error[None], error @ w_hh, inner
@@ -358,6 +375,55 @@ class RnnReluErrors(RnnTanhErrors):
     function = "relu_grad"
 
 
+class LeakyRnn(Recurrent):
+    """h' = leak h + (1 - leak) tanh(W_ih x + W_hh h + b), see `leaky_cell`; keeps tanh (T,1,B,H).
+
+    Operands are x, w_ih, w_hh and, optionally, b. attrs: leak in (0, 1); truncate.
+    """
+
+    kind = "leaky_rnn"
+    operands = ("x", "w_ih", "w_hh", "b_ih")
+    results = ("y", "last", "squashed")
+    suffixes = ("", ".last", ".squashed")
+
+    def kept(self, steps: int, batch: int, hidden: int) -> list[TensorType]:
+        return [f32(steps, 1, batch, hidden)]
+
+    def step(self, a: Array, m: Array, state: Sequence[Array], attrs: Attrs) -> list[Array]:
+        h, c = spec("leaky_cell").reference([a + m, state[0]], attrs)
+        return [h, c[None]]
+
+    def cell(self, s: Steps, op: Op, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
+        z = s.emit("add", sums, f"{rows[0]}.sum")
+        s.store("leaky_cell", (z, before[0]), (rows[0], *s.parts(rows[1])), leak=op.attrs["leak"])
+
+    def cases(self) -> list[Case]:
+        biased, bare = super().cases()
+        return [Case(biased.inputs[:4], {**biased.attrs, "leak": 0.75}), Case(bare.inputs, {**bare.attrs, "leak": 0.5})]
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        return (0, 1, 2, 3)
+
+
+class LeakyRnnErrors(Errors):
+    """The one gate's error is (1 - leak) dh (1 - tanh^2); leak dh passes it by."""
+
+    kind = "leaky_rnn_errors"
+    operands = ("dy", "w_hh", "y", "squashed")
+    layer = LeakyRnn()
+
+    def back(
+        self, dh: Array, inner: Array, t: int, arrays: Sequence[Array], attrs: Attrs
+    ) -> tuple[Array, Array, Array]:
+        w_hh, _, squashed = arrays
+        error, passed = spec("leaky_cell_grad").reference([squashed[t][0], dh], attrs)
+        return error[None], error @ w_hh + passed, inner
+
+    def cell(self, s: Steps, op: Op, dh: str, slots: Sequence[str], every: int) -> str:
+        return s.store("leaky_cell_grad", (*slots, dh), slots, leak=op.attrs["leak"])[-1]
+
+
 class Gru(Recurrent):
     """Gated recurrent units, see `gru_cell`; keeps gates (T,4,B,H) as inner, z, n and r."""
 
@@ -371,11 +437,11 @@ class Gru(Recurrent):
     def kept(self, steps: int, batch: int, hidden: int) -> list[TensorType]:
         return [f32(steps, 4, batch, hidden)]
 
-    def step(self, a: Array, m: Array, state: Sequence[Array]) -> list[Array]:
+    def step(self, a: Array, m: Array, state: Sequence[Array], attrs: Attrs) -> list[Array]:
         r, z, n_inner, n, h = spec("gru_cell").reference([a, m, state[0]], {})
         return [h, np.stack([n_inner, z, n, r])]
 
-    def cell(self, s: Steps, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
+    def cell(self, s: Steps, op: Op, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
         inner, z, n, r = s.parts(rows[1])
         s.store("gru_cell", (*sums, before[0]), (r, z, inner, n, rows[0]))
 
@@ -387,7 +453,9 @@ class GruErrors(Errors):
     operands = ("dy", "w_hh", "y", "gates")
     layer = Gru()
 
-    def back(self, dh: Array, inner: Array, t: int, arrays: Sequence[Array]) -> tuple[Array, Array, Array]:
+    def back(
+        self, dh: Array, inner: Array, t: int, arrays: Sequence[Array], attrs: Attrs
+    ) -> tuple[Array, Array, Array]:
         w_hh, y, gates = arrays
         product, z, n, r = gates[t]
         h = y[t - 1] if t else np.zeros_like(y[0])
@@ -412,11 +480,11 @@ class Lstm(Recurrent):
     def kept(self, steps: int, batch: int, hidden: int) -> list[TensorType]:
         return [f32(steps, 4, batch, hidden), f32(steps, batch, hidden)]
 
-    def step(self, a: Array, m: Array, state: Sequence[Array]) -> list[Array]:
+    def step(self, a: Array, m: Array, state: Sequence[Array], attrs: Attrs) -> list[Array]:
         h, c, *gates = spec("lstm_cell").reference([a, m, state[2]], {})[:6]
         return [h, np.stack(gates), c]
 
-    def cell(self, s: Steps, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
+    def cell(self, s: Steps, op: Op, sums: Sequence[str], before: Sequence[str], rows: Sequence[str]) -> None:
         s.start(before[2])
         s.store("lstm_cell", (*sums, before[2]), (rows[0], rows[2], *s.parts(rows[1])))
 
@@ -428,7 +496,9 @@ class LstmErrors(Errors):
     operands = ("dy", "w_hh", "y", "gates", "cells")
     layer = Lstm()
 
-    def back(self, dh: Array, inner: Array, t: int, arrays: Sequence[Array]) -> tuple[Array, Array, Array]:
+    def back(
+        self, dh: Array, inner: Array, t: int, arrays: Sequence[Array], attrs: Attrs
+    ) -> tuple[Array, Array, Array]:
         w_hh, _, gates, cells = arrays
         c = cells[t - 1] if t else np.zeros_like(cells[0])
         inner, *errors = spec("lstm_cell_grad").reference([inner, *gates[t], cells[t], c, dh], {})[:5]

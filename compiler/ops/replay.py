@@ -257,6 +257,7 @@ class ReplayStore(OpSpec):
     """
 
     kind = "replay_store"
+    dtypes = ("float32",)
     operands = ("kept", "rows", "slot", "peak")
     results = ("kept",)
     overwrites = {0: 0}

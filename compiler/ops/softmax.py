@@ -1,6 +1,7 @@
 """Softmax and its logarithm over the last axis, shifted by the largest element so that nothing overflows."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -59,15 +60,30 @@ class Softmax(_Softmax):
         return [te.compute(shape, lambda *i: e[i] / total[i[:-1]], "y"), e]
 
 
-class SoftmaxGrad(OpSpec):
-    """dy (...,K), y -> dx = y (dy - sum of dy y over the row)."""
+class _Grad(OpSpec):
+    """dy (...,K), y -> dx. of: the op it belongs to."""
 
-    kind = "softmax_grad"
     operands = ("dy", "y")
     results = ("dx",)
+    of: ClassVar[OpSpec]
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [inputs[0]]
+
+    def cases(self) -> list[Case]:
+        return [Case((x, x)) for x in ROWS]
+
+    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
+        """y of a real forward pass."""
+        dy, x = super().draw(rng, case)
+        return [dy, self.of.reference([x], {})[0]]
+
+
+class SoftmaxGrad(_Grad):
+    """dx = y (dy - sum of dy y over the row)."""
+
+    kind = "softmax_grad"
+    of = Softmax()
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         dy, y = inputs
@@ -77,14 +93,6 @@ class SoftmaxGrad(OpSpec):
         (dy, y), shape, (k,) = inputs, types[0].shape, te.axes(types[0].shape[-1])
         dot = te.compute(shape[:-1], lambda *r: te.sum(dy[(*r, k)] * y[(*r, k)], [k]), "dot")
         return [te.compute(shape, lambda *i: y[i] * (dy[i] - dot[i[:-1]]), "dx")]
-
-    def cases(self) -> list[Case]:
-        return [Case((x, x)) for x in ROWS]
-
-    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
-        """y of a real forward pass."""
-        dy, x = super().draw(rng, case)
-        return [dy, Softmax().reference([x], {})[0]]
 
 
 class LogSoftmax(_Softmax):
@@ -111,15 +119,11 @@ class LogSoftmax(_Softmax):
         return [te.compute(shape, lambda *i: x[i] - top[i[:-1]] - log_sum[i[:-1]], "y"), log_sum]
 
 
-class LogSoftmaxGrad(OpSpec):
-    """dy (...,K), y -> dx = dy - exp(y) times the sum of dy over the row."""
+class LogSoftmaxGrad(_Grad):
+    """dx = dy - exp(y) times the sum of dy over the row."""
 
     kind = "log_softmax_grad"
-    operands = ("dy", "y")
-    results = ("dx",)
-
-    def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
-        return [inputs[0]]
+    of = LogSoftmax()
 
     def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
         dy, y = inputs
@@ -129,11 +133,3 @@ class LogSoftmaxGrad(OpSpec):
         (dy, y), shape, (k,) = inputs, types[0].shape, te.axes(types[0].shape[-1])
         total = te.compute(shape[:-1], lambda *r: te.sum(dy[(*r, k)], [k]), "sum")
         return [te.compute(shape, lambda *i: dy[i] - te.call("exp", y[i]) * total[i[:-1]], "dx")]
-
-    def cases(self) -> list[Case]:
-        return [Case((x, x)) for x in ROWS]
-
-    def draw(self, rng: np.random.Generator, case: Case) -> list[Array]:
-        """y of a real forward pass."""
-        dy, x = super().draw(rng, case)
-        return [dy, LogSoftmax().reference([x], {})[0]]

@@ -1,6 +1,7 @@
 """What all optimizers share: the way of a gradient to its update.
 
-    gradient -> mean over `accumulate` steps -> clip_value -> clip_norm -> update at the rate that the schedule gives
+    gradient -> mean over `accumulate` steps -> clip_value -> clip_norm -> clip_global_norm
+             -> update at the rate that the schedule gives
 
 What is off leaves no trace: no op, no state. By default the rate is a literal in the code, and the update is fused with
 the gradient, which is then never stored.
@@ -25,6 +26,9 @@ STEP = "optim.step"
 PHASE = "optim.phase"
 """State: gradients in the sums, this step's included, (1): 1 to `accumulate`."""
 
+FACTOR = "optim.factor"
+"""What the norm of all gradients together leaves of each, (1)."""
+
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
@@ -32,10 +36,11 @@ class Optimizer(ABC):
 
     lr: learning rate > 0, the largest of a schedule.  schedule: its course; 4 bytes of state if not constant.  warmup:
     first updates, over which lr rises from lr / warmup; counts in updates, as the schedule does.  clip_value: largest
-    magnitude of a gradient's element.  clip_norm: largest norm of each parameter's gradient (of one tensor at a time,
-    since a local rule and a fused update never hold all gradients at once: not the norm of all together); that
-    gradient is then stored.  accumulate: steps whose gradients are averaged into one update; needs a sum of each
-    parameter's shape. Clipping applies to the average, and states (momentum, moments, schedule) move with updates only.
+    magnitude of a gradient's element.  clip_norm: largest norm of each parameter's gradient, which is then stored until
+    its update.  clip_global_norm: largest norm of the gradients of all parameters and local heads together (as
+    torch.nn.utils.clip_grad_norm_); all are then stored, and every update waits for the last of them.  accumulate:
+    steps whose gradients are averaged into one update; needs a sum of each parameter's shape. Clipping applies to the
+    average, and states (momentum, moments, schedule) move with updates only.
     """
 
     lr: float
@@ -43,10 +48,13 @@ class Optimizer(ABC):
     warmup: int = field(default=0, kw_only=True)
     clip_value: float | None = field(default=None, kw_only=True)
     clip_norm: float | None = field(default=None, kw_only=True)
+    clip_global_norm: float | None = field(default=None, kw_only=True)
     accumulate: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks.positive(lr=self.lr, clip_value=self.clip_value, clip_norm=self.clip_norm)
+        checks.positive(
+            lr=self.lr, clip_value=self.clip_value, clip_norm=self.clip_norm, clip_global_norm=self.clip_global_norm
+        )
         checks.count(0, warmup=self.warmup)
         checks.count(1, accumulate=self.accumulate)
         self.schedule.check(self.warmup)
@@ -73,6 +81,8 @@ class Optimizer(ABC):
             self.overwrite(b, "count", (STEP,), (STEP,))
         elif self.accumulate > 1:
             b.value(RATE, f32(1), Role.CONST, data=np.array([self.lr]))
+        if self.clip_global_norm is not None:
+            b.value(FACTOR, f32(1), Role.ACT)
 
     def update(self, b: Builder, param: str, grad: str, loc: str) -> None:
         """Emit the update of one parameter, overwriting it."""
@@ -83,9 +93,29 @@ class Optimizer(ABC):
         if self.clip_value is not None:
             grad = b.emit1("clip_value", (grad,), f"{grad}.clipped", loc=loc, limit=self.clip_value)
         if self.clip_norm is not None:
-            factor = b.emit1("clip_factor", (grad,), f"{grad}.factor", loc=loc, limit=self.clip_norm)
+            total = b.emit1("squares", (grad,), f"{grad}.squares", loc=loc)
+            factor = b.emit1("clip_factor", (total,), f"{grad}.factor", loc=loc, limit=self.clip_norm)
             grad = b.emit1("scaled", (grad, factor), f"{grad}.scaled", loc=loc)
+        if self.clip_global_norm is not None:
+            grad = b.emit1("scaled", (grad, FACTOR), f"{grad}.shared", loc=loc)
         self.descend(b, param, grad, loc)
+
+    def finish(self, b: Builder) -> None:
+        """Emit what all updates of a step wait for: with `clip_global_norm`, the norm of all gradients together."""
+        if self.clip_global_norm is None:
+            return
+        waiting, late = {FACTOR}, []
+        for op in b.ops:
+            if waiting.intersection(op.inputs):
+                waiting.update(name for name in op.outputs if b.values[name].role is Role.ACT)
+                late.append(op)
+        b.ops = [op for op in b.ops if op not in late]
+        grads = [op.inputs[0] for op in late if FACTOR in op.inputs]
+        total, *others = [b.emit1("squares", (grad,), f"{grad}.squares", loc=b.values[grad].loc) for grad in grads]
+        for other in others:
+            total = b.emit1("add", (total, other), "optim.squares")
+        b.update("clip_factor", (total,), (FACTOR,), limit=self.clip_global_norm)
+        b.ops += late
 
     @abstractmethod
     def descend(self, b: Builder, param: str, grad: str, loc: str) -> None:

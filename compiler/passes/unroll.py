@@ -43,7 +43,8 @@ def _joined(program: Program, op: Op) -> Op:
 def _narrowed(b: Builder, ops: list[Op], results: Sequence[str]) -> list[Op]:
     """The ops with every sequence that a scan makes as long as its readers need it."""
     for scan in [op for op in ops if op.kind == "scan"]:
-        for name in scan.outputs[1 if "over" in scan.attrs else 0 :]:
+        made = [name for name in scan.outputs if any(row.sequence == name for row in scan.rows.values())]
+        for name in made[1 if "over" in scan.attrs else 0 :]:
             ops = _fitted(b, ops, name, results)
     return ops
 

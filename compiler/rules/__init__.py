@@ -20,6 +20,7 @@ from strop.compiler.rules.pepita import MemPepita as MemPepita
 from strop.compiler.rules.pepita import Pepita as Pepita
 from strop.compiler.rules.sparse import Sparse as Sparse
 from strop.compiler.rules.tpsgd import TpSGD as TpSGD
+from strop.compiler.rules.traces import Traces as Traces
 from strop.errors import RuleError, nearest
 
 

@@ -11,6 +11,7 @@ class Backprop(Rule):
     """Gradient descent on the task loss through the whole network."""
 
     name = "backprop"
+    source = "Rumelhart, Hinton & Williams, Nature 1986"
 
     def cut(self, program: Program) -> list[Block]:
         """The network is one block."""

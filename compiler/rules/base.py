@@ -77,6 +77,11 @@ class Task:
         return gradients(b, [loss], loss.outputs[0], [self.output])[self.output]
 
 
+def about(values: str, what: str) -> dict[str, str]:
+    """Metadata of a rule's setting, as `strop rules` shows it. values: that it may have.  what: it does."""
+    return {"values": values, "what": what}
+
+
 @dataclass(frozen=True)
 class Rule(ABC):
     """A learning rule: a frozen dataclass of its settings, applied to a forward Program.
@@ -87,16 +92,26 @@ class Rule(ABC):
 
     name: ClassVar[str]
 
+    source: ClassVar[str] = ""
+    """Where the rule is published."""
+
+    refuses: ClassVar[str] = "nothing"
+    """Networks and tasks that it does not train, for `strop rules`."""
+
     heads: ClassVar[bool] = False
     """Whether a block with nothing to train has an objective too: that of its local head, which prediction uses."""
 
-    freeze: tuple[str, ...] = field(default=(), kw_only=True)
-    seed: int = field(default=0, kw_only=True)
-    truncate: int = field(default=0, kw_only=True)
+    freeze: tuple[str, ...] = field(
+        default=(), kw_only=True, metadata=about("names or patterns", "parameters that keep their values")
+    )
+    seed: int = field(default=0, kw_only=True, metadata=about("any", "of every random tensor that the rule uses"))
+    truncate: int = field(
+        default=0, kw_only=True, metadata=about("≥ 0", "steps that an error goes back in a recurrent layer; 0 for all")
+    )
 
-    @abstractmethod
     def cut(self, program: Program) -> list[Block]:
-        """The blocks, in forward order."""
+        """The blocks, in forward order; here, one a layer."""
+        return layerwise(program)
 
     @abstractmethod
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
@@ -132,6 +147,7 @@ class Rule(ABC):
         step = Builder(program.values, program.initial)
         task = Task(loss, _declare_label(step, program, loss), program.output)
         objective = self.emit_step(step, program, task, optimizer)
+        optimizer.finish(step)
         infer = Builder(step.values, step.initial)
         output = self.predict(infer, program, task)
         return program.with_(
@@ -144,8 +160,13 @@ class Rule(ABC):
         blocks = disjoint(self.cut(program))
         b.ops.extend(op for block in blocks for op in block.ops)
         loss = task.emit(b, program.output, "loss")
-        losses = b.ops[-1:]
         optimizer.start(b)
+        self.learn(b, blocks, task, optimizer, loss)
+        return loss
+
+    def learn(self, b: Builder, blocks: Sequence[Block], task: Task, optimizer: Optimizer, loss: str) -> None:
+        """Emit objective, gradients and updates of every block; forward pass and task loss are emitted before."""
+        losses = [op for op in b.ops if loss in op.outputs]
         for block in reversed(blocks):
             if block is blocks[-1]:
                 train(b, optimizer, block.params, [*block.ops, *losses], loss)
@@ -154,7 +175,6 @@ class Rule(ABC):
                 objective = self.emit_objective(b, block, task)
                 heads = [v.name for v in b.values.values() if v.role is Role.STATE and v.name not in known]
                 train(b, optimizer, (*block.params, *heads), [*block.ops, *b.ops[start:]], objective)
-        return loss
 
 
 def train(b: Builder, optimizer: Optimizer, params: Sequence[str], ops: Sequence[Op], objective: str) -> None:

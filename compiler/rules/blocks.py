@@ -4,11 +4,11 @@ One knob from backpropagation (one block) to Mono-Forward (a block a layer). A s
 block instead of those of all layers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from strop.compiler.ir import Program
-from strop.compiler.rules.base import Block, layerwise, trainable
+from strop.compiler.rules.base import Block, about, layerwise, trainable
 from strop.compiler.rules.mono_forward import MonoForward
 from strop.errors import RuleError
 
@@ -21,8 +21,9 @@ class Blocks(MonoForward):
     """
 
     name = "blocks"
+    refuses = "layers that run at every step of a sequence, at the end of a block"
 
-    n: int = 2
+    n: int = field(default=2, metadata=about("1 to the layers", "groups, cut off from each other"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

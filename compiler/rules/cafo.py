@@ -4,12 +4,12 @@ Hidden layers keep their initial weights. Each has a head W_l (K,n) without bias
 W_l a_l; the output layer is the last head. The prediction is the sum of softmax(W_l a_l) over all heads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from strop.compiler.dtypes import INT32
 from strop.compiler.ir import Builder, Program, Role
-from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.rules.base import Block, Rule, Task, about, layerwise
 from strop.compiler.rules.local import check_grid, head, head_name, rows
 from strop.errors import RuleError
 
@@ -23,9 +23,11 @@ class CaFo(Rule):
     """
 
     name = "cafo"
+    source = "arXiv 2303.09728"
+    refuses = "tasks without classes, layers that run at every step of a sequence"
     heads: ClassVar[bool] = True
 
-    grid: int = 4
+    grid: int = field(default=4, metadata=about("≥ 1", "cells along each axis of an image that a head sees"))
 
     def __post_init__(self) -> None:
         check_grid(self.grid)
@@ -34,10 +36,6 @@ class CaFo(Rule):
         """Everything but the last layer, and what the user froze besides."""
         last = layerwise(program)[-1].params
         return {value.name for value in program.of(Role.PARAM) if value.name not in last} | super().frozen(program)
-
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """The task loss of the head."""

@@ -9,29 +9,22 @@ inside the layer.
 
 from dataclasses import dataclass
 
-from strop.compiler.ir import Builder, Program
-from strop.compiler.rules.base import Block, Rule, Task, layerwise
-from strop.compiler.rules.drtp import check_bounded, feedback
-from strop.compiler.rules.local import check_strength, rows
+from strop.compiler.ir import Builder
+from strop.compiler.rules.base import Block, Task
+from strop.compiler.rules.drtp import Injected, check_bounded, feedback
+from strop.compiler.rules.local import rows
 
 
 @dataclass(frozen=True)
-class DFA(Rule):
+class DFA(Injected):
     """Direct feedback alignment, for fully connected and recurrent layers, and convolutions with tanh or sigmoid.
 
-    strength: of the random errors; under SGD, the ratio of the hidden layers' learning rate to the last's.
+    strength: of the random errors, see `Injected`.
     """
 
     name = "dfa"
-
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_strength(self.strength)
-
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
+    source = "NeurIPS 2016, arXiv 1609.01596"
+    refuses = "convolutions without tanh or sigmoid, layers that run at every step of a sequence"
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """<a, B e>, e held constant."""

@@ -6,14 +6,14 @@ The output layer minimises the task loss. B's entries are +-sqrt(2/n) for n unit
 kaiming-uniform, by the generator: 0 bytes. A convolution is pushed at its channel means.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 from strop.compiler import rng as generator
 from strop.compiler.dtypes import FLOAT32
-from strop.compiler.ir import Attr, Builder, Program
+from strop.compiler.ir import Attr, Builder
 from strop.compiler.ops import spec
-from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.rules.base import Block, Rule, Task, about
 from strop.compiler.rules.local import check_strength, rows
 from strop.errors import RuleError
 
@@ -24,23 +24,29 @@ INSTEAD = "Keep it fixed with --freeze, or use another rule, such as mono-forwar
 
 
 @dataclass(frozen=True)
-class DRTP(Rule):
-    """Direct random target projection, for fully connected layers, and convolutions with tanh or sigmoid.
+class Injected(Rule):
+    """A rule that gives hidden layers a direction instead of an objective.
 
     strength: of the push beside the task loss; under SGD, the ratio of the hidden layers' learning rate to the last's.
-    Needs wide layers, best with tanh. Trained convolutions are often no better than random ones that stay.
     """
 
-    name = "drtp"
-
-    strength: float = 1.0
+    strength: float = field(default=1.0, metadata=about("> 0", "of the push beside the task loss"))
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
 
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
+
+@dataclass(frozen=True)
+class DRTP(Injected):
+    """Direct random target projection, for fully connected layers, and convolutions with tanh or sigmoid.
+
+    strength: see `Injected`. Needs wide layers, best with tanh. Trained convolutions are often no better than random
+    ones that stay.
+    """
+
+    name = "drtp"
+    source = "Frontiers in Neuroscience 2021, 10.3389/fnins.2021.629892"
+    refuses = "recurrent layers, convolutions without tanh or sigmoid, layers that run at every step of a sequence"
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """<a, B y*>."""

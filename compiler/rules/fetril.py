@@ -11,7 +11,7 @@ An old class is any other of which a sample has been seen, so one pass over old 
 board for all, measures the means; while there is no old class, f' is f and c is n.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from strop.compiler.ops import spec
 from strop.compiler.ops.base import f32
 from strop.compiler.optim import Optimizer
 from strop.compiler.rng import tensor_key
-from strop.compiler.rules.base import Task, train, trainable
+from strop.compiler.rules.base import Task, about, train, trainable
 from strop.compiler.rules.head_only import HeadOnly
+from strop.compiler.rules.local import check_rows
 from strop.errors import RuleError, nearest
 
 OLD = ("one", "all")
@@ -42,8 +43,10 @@ class FeTrIL(HeadOnly):
     """
 
     name = "fetril"
+    source = "arXiv 2211.13131"
+    refuses = "tasks without classes, a last layer that is not Linear on flat features"
 
-    old: str = "one"
+    old: str = field(default="one", metadata=about(", ".join(OLD), "old classes that each sample stands for"))
 
     def __post_init__(self) -> None:
         if self.old not in OLD:
@@ -58,6 +61,7 @@ class FeTrIL(HeadOnly):
                 "FeTrIL makes features of old classes for a fully connected last layer, which this network lacks",
                 where=head.loc, do="End the network with a Linear layer over flat features",
             )  # fmt: skip
+        check_rows(program.values[head.inputs[0]].shape[0], program.batch, head.loc)
         for op in program.infer[at:]:
             strange = [n for n in op.inputs if program.values[n].role in (Role.ACT, Role.INPUT) and n not in known]
             if strange:

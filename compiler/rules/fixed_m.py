@@ -5,12 +5,12 @@ bytes. Under cross-entropy, da = M^T (softmax(M a) - y*), as in TinyFoA (Huang e
 minimises the task loss; nothing passes back from layer to layer. An image is seen as the means over a grid.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 from strop.compiler import rng as generator
-from strop.compiler.ir import Builder, Program
-from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.ir import Builder
+from strop.compiler.rules.base import Block, Rule, Task, about
 from strop.compiler.rules.local import check_grid, rows
 
 
@@ -23,15 +23,13 @@ class FixedM(Rule):
     """
 
     name = "fixed-m"
+    source = "TinyFoA, AAAI 2025"
+    refuses = "layers that run at every step of a sequence"
 
-    grid: int = 4
+    grid: int = field(default=4, metadata=about("≥ 1", "cells along each axis of an image that a head sees"))
 
     def __post_init__(self) -> None:
         check_grid(self.grid)
-
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """The task loss of M a; the stream of M is named after the layer's weight."""

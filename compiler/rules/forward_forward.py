@@ -2,7 +2,7 @@
 
     rows = samples with their labels in the first K features, then the same samples with wrong labels
     xh   = a / (sqrt(mean a^2) + 1e-8)    the input of each layer: length 1 a unit, the error stops here
-    y    = relu(W xh + b)                 and g = sum of y^2 (or its mean), the goodness of a row
+    y    = relu(W xh + b)                 and g = sum of y^2 (its mean, or 8 times that), the goodness of a row
     J    = mean of softplus(threshold - g) over right rows and softplus(g - threshold) over wrong ones
 
 Both kinds of rows go through the network as one batch, so that a weight's gradient is one sum over them, never stored.
@@ -10,7 +10,7 @@ Wrong labels come from the counter-based generator and a count of samples, the s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,12 +19,16 @@ from strop.compiler.dtypes import INT32
 from strop.compiler.ir import Builder, Program, Role, TensorType
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import f32
+from strop.compiler.ops.goodness import COUNTED
 from strop.compiler.optim import Optimizer
-from strop.compiler.rules.base import Block, Rule, Task, disjoint, layerwise, train
+from strop.compiler.rules.base import Block, Rule, Task, about, disjoint, layerwise, train
 from strop.errors import RuleError, nearest
 
-THRESHOLDS = {"sum": None, "mean": 2.0}
+THRESHOLDS = {"sum": None, "mean": 2.0, "sharp": 2.0}
 """Kinds of goodness, with the threshold that fits: of a sum, the number of units."""
+
+SHARPNESS = 8.0
+"""The sharp goodness is so many times the mean: fresh layers then lie near the threshold, where the slope is steep."""
 
 PREDICTIONS = ("head", "labels")
 
@@ -35,7 +39,7 @@ DECAY = 0.9
 """Of the running mean activity of each unit."""
 
 SEEN = "forward_forward.seen"
-"""State: samples seen, (1), modulo 2^24: where in the stream of wrong labels the next sample is."""
+"""State: samples seen, (1) int32, below 2^24: where in the stream of wrong labels the next sample is."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,11 @@ class ForwardForward(Rule):
 
     A sample's first K features, one a class, are overwritten by a label: pad samples whose first features matter.
 
-    goodness: 'sum' or 'mean' of a layer's squared activities.  threshold: between the goodness of right and of wrong
-    rows; if not given, the number of units for a sum, 2 for a mean.  peer: strength of peer normalisation, which keeps
-    units equally active on average (mean over units of (mean activity - activity)^2, on running means of the right
-    rows); 0.03 is usual, 0 leaves it out.
+    goodness: 'sum' or 'mean' of a layer's squared activities, or 'sharp', 8 times the mean, which suits one sample a
+    step; a sum does not, unless with Adam.  threshold: between the goodness of right and of wrong rows; if not given,
+    the number of units for a sum, else 2.  peer: strength of peer normalisation, which keeps units equally active on
+    average (mean over units of (mean activity - activity)^2, on running means of the right rows); 0.03 is usual, 0
+    leaves it out.
 
     prediction: 'head': the network's last layer, which learns the task loss on the normalised activity of the last
     hidden layer when every class is given 1/K; a step returns that loss, and `infer` gives logits after one pass.
@@ -60,11 +65,17 @@ class ForwardForward(Rule):
     """
 
     name = "forward-forward"
+    source = "arXiv 2212.13345"
+    refuses = "layers that are not fully connected, functions other than ReLU, tasks without classes"
 
-    goodness: str = "sum"
-    threshold: float | None = None
-    prediction: str = "head"
-    peer: float = 0.0
+    goodness: str = field(
+        default="sharp", metadata=about(", ".join(THRESHOLDS), "of the squared activities of a layer")
+    )
+    threshold: float | None = field(
+        default=None, metadata=about("> 0", "of goodness; by default the units for a sum, else 2")
+    )
+    prediction: str = field(default="head", metadata=about(", ".join(PREDICTIONS), "what infer answers from"))
+    peer: float = field(default=0.0, metadata=about("≥ 0", "strength of peer normalisation; 0.03 is usual"))
 
     def __post_init__(self) -> None:
         for what, kinds in (("goodness", tuple(THRESHOLDS)), ("prediction", PREDICTIONS)):
@@ -102,10 +113,6 @@ class ForwardForward(Rule):
         """What the user froze, and a last layer that prediction does not use."""
         unused = layerwise(program)[-1].params if self.prediction == "labels" else ()
         return {*super().frozen(program), *unused}
-
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
 
     def emit_step(self, b: Builder, program: Program, task: Task, optimizer: Optimizer) -> str:
         """Emit the passes over pairs and, for a head, over neutral rows; then each layer's update."""
@@ -163,15 +170,16 @@ class ForwardForward(Rule):
     def _pairs(self, b: Builder, samples: str, task: Task) -> str:
         """Emit the rows with right and wrong labels; returns (2B,n)."""
         (batch, classes) = b.values[task.output].shape
-        seen = b.value(SEEN, f32(1), Role.STATE, data=np.zeros(1))
+        seen = b.value(SEEN, TensorType((1,), INT32), Role.STATE, data=np.zeros(1))
         key = generator.tensor_key("forward_forward.wrong")
         wrong = b.emit1("wrong_label", (task.label, seen), "wrong", classes=classes, seed=self.seed, tensor=key)
-        b.update("advance", (seen,), (seen,), by=batch)
+        b.update("tally", (seen,), (seen,), by=batch, end=COUNTED - batch, back=0)
         labels = b.emit1("concat", (task.label, wrong), "labels", axis=0)
         return b.emit1("embed_label", (samples, labels), "pairs", classes=classes)
 
     def _goodness(self, b: Builder, y: str) -> str:
-        scale = 1.0 if self.goodness == "sum" else 1 / b.values[y].shape[1]
+        units = b.values[y].shape[1]
+        scale = {"sum": 1.0, "mean": 1 / units, "sharp": SHARPNESS / units}[self.goodness]
         return b.emit1("goodness", (y,), f"{y}.goodness", loc=b.values[y].loc, scale=scale)
 
     def _activity(self, b: Builder, block: Block) -> str:

@@ -13,6 +13,7 @@ class HeadOnly(Backprop):
     """Backpropagation that stops at the last layer with weights."""
 
     name = "head-only"
+    refuses = "a last layer that shares its weights"
 
     def frozen(self, program: Program) -> set[str]:
         """Everything but the last layer, and what the user froze besides; refuses a head that is shared."""

@@ -15,10 +15,12 @@ def rows(b: Builder, block: Block, grid: int = 1) -> str:
     """Emit what an objective sees of a block, (B,n).
 
     The units of a fully connected layer, the last step of a recurrent one, and of an image the means over a grid of at
-    most grid x grid cells, as many as it has places along each axis: its channel means for grid 1.
+    most grid x grid cells, as many as it has places along each axis: its channel means for grid 1. Raises RuleError for
+    a fully connected layer that runs at every step of a sequence.
     """
     activity = block.activity
     shape = b.values[activity].shape
+    check_rows(shape[0], next(value.shape[0] for value in b.values.values() if value.role is Role.INPUT), block.loc)
     if len(shape) == 2:
         return activity
     batch, channels, *image = shape
@@ -58,6 +60,15 @@ def head(b: Builder, block: Block, seen: str, units: int, seed: int | None = Non
 def head_name(block: Block) -> str:
     """Of the state that is a block's local head."""
     return f"{block.weight}.head"
+
+
+def check_rows(rows: int, batch: int, loc: str) -> None:
+    """Raise RuleError for a layer with several rows of activity a sample, where a label is one target."""
+    if rows != batch:
+        raise RuleError(
+            f"the layer works at each of {rows // batch} steps, so a sample has {rows // batch} rows of activity for"
+            " one label", where=loc, do="Take the mean or the last of the steps before this layer, or use backprop",
+        )  # fmt: skip
 
 
 def check_grid(grid: int) -> None:

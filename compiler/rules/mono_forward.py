@@ -10,8 +10,8 @@ seen as the means over a grid.
 
 from dataclasses import dataclass, field
 
-from strop.compiler.ir import Builder, Program
-from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.ir import Builder
+from strop.compiler.rules.base import Block, Rule, Task, about
 from strop.compiler.rules.local import check_grid, head, rows
 
 
@@ -24,15 +24,15 @@ class MonoForward(Rule):
     """
 
     name = "mono-forward"
+    source = "arXiv 2501.09238"
+    refuses = "layers that run at every step of a sequence"
 
-    grid: int = field(default=4, kw_only=True)
+    grid: int = field(
+        default=4, kw_only=True, metadata=about("≥ 1", "cells along each axis of an image that a head sees")
+    )
 
     def __post_init__(self) -> None:
         check_grid(self.grid)
-
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """The task loss of M a."""

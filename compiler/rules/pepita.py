@@ -13,7 +13,7 @@ kept from the first to the second, and the same bits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod, sqrt
 
 from strop.compiler import rng as generator
@@ -21,7 +21,8 @@ from strop.compiler.autodiff import gradients
 from strop.compiler.ir import Builder, Op, Program, Role
 from strop.compiler.ops import spec
 from strop.compiler.optim import Optimizer
-from strop.compiler.rules.base import Block, Rule, Task, disjoint, layerwise, train
+from strop.compiler.rules.base import Block, Rule, Task, about, disjoint, layerwise, train
+from strop.compiler.rules.local import check_rows
 from strop.errors import RuleError
 
 TRAINED = ("dense", "conv2d")
@@ -37,18 +38,24 @@ class Pepita(Rule):
     """
 
     name = "pepita"
+    source = "arXiv 2201.11665"
+    refuses = "recurrent layers, embeddings, layers that run at every step of a sequence"
 
-    memory_saving: bool = False
+    memory_saving: bool = field(
+        default=False, metadata=about("true, false", "compute the first pass twice instead of keeping it")
+    )
 
     def check(self, program: Program) -> None:
-        """Refuse recurrent layers and embeddings."""
+        """Refuse recurrent layers, embeddings, and what runs at every step of a sequence."""
         for op in program.infer:
-            if spec(op.kind).weighted and op.kind not in TRAINED:
+            if op.kind == "embedding" or (spec(op.kind).weighted and op.kind not in TRAINED):
                 raise RuleError(
                     f"PEPITA compares a layer's activities in two passes, which says nothing about {op.kind}, whose"
                     " weights are used more than once or looked up", where=op.loc,
                     do="Use another rule, such as backprop or tpsgd",
                 )  # fmt: skip
+            if op.kind == "dense":
+                check_rows(program.values[op.outputs[0]].shape[0], program.batch, op.loc)
 
     def frozen(self, program: Program) -> set[str]:
         """What the user froze, and everything but the weights of hidden layers."""
@@ -57,8 +64,8 @@ class Pepita(Rule):
         return {*super().frozen(program), *fixed}
 
     def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
+        """One block a layer, whose activity is as large as what its weights give."""
+        return layerwise(program, pools=False)
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """Never asked: the objective of a layer is in both passes."""
@@ -112,8 +119,9 @@ class MemPepita(Pepita):
     """PEPITA that computes the first pass twice instead of keeping its activities: see `Pepita.memory_saving`."""
 
     name = "mempepita"
+    source = "Pau & Aymone 2023"
 
-    memory_saving: bool = True
+    memory_saving: bool = field(default=True, metadata=about("true, false", "compute the first pass twice"))
 
 
 def _again(b: Builder, ops: Sequence[Op], names: dict[str, str], tag: str) -> list[Op]:

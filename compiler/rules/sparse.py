@@ -4,7 +4,7 @@ What is not chosen is constant: its gradient, its optimizer state and the activa
 do not exist.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from strop.compiler.ir import Program, Role
@@ -12,6 +12,7 @@ from strop.compiler.liveness import aliases
 from strop.compiler.optim import Optimizer
 from strop.compiler.passes.simplify import simplify
 from strop.compiler.rules.backprop import Backprop
+from strop.compiler.rules.base import about
 from strop.errors import RuleError, nearest
 
 
@@ -25,9 +26,10 @@ class Sparse(Backprop):
     """
 
     name = "sparse"
+    refuses = "budgets that pay for no parameter"
 
-    update: tuple[str, ...] = ()
-    budget: int = 0
+    update: tuple[str, ...] = field(default=(), metadata=about("names or patterns", "parameters that learn"))
+    budget: int = field(default=0, metadata=about("bytes", "instead: memory that training may take"))
 
     def __post_init__(self) -> None:
         if bool(self.update) == bool(self.budget) or self.budget < 0:

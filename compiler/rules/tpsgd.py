@@ -4,13 +4,13 @@ Hidden layer l minimises J(a_l, P_l y*), P_l fixed and random; the output layer 
 back from layer to layer. A convolution's target sits on its channel means, a recurrent layer's on its last step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from strop.compiler import rng as generator
 from strop.compiler.dtypes import FLOAT32
-from strop.compiler.ir import Attr, Builder, Program
+from strop.compiler.ir import Attr, Builder
 from strop.compiler.ops import spec
-from strop.compiler.rules.base import Block, Rule, Task, layerwise
+from strop.compiler.rules.base import Block, Rule, Task, about
 from strop.compiler.rules.local import check_strength, rows
 from strop.errors import RuleError, nearest
 
@@ -27,10 +27,12 @@ class TpSGD(Rule):
     """
 
     name = "tpsgd"
+    source = "arXiv 2208.08503"
+    refuses = "layers that run at every step of a sequence"
 
-    objective: str = "l2"
-    strength: float = 1.0
-    delta: float = 0.5
+    objective: str = field(default="l2", metadata=about(", ".join(OBJECTIVES), "between an activity and its target"))
+    strength: float = field(default=1.0, metadata=about("> 0", "weight of the objectives beside the task loss"))
+    delta: float = field(default=0.5, metadata=about("> 0", "of huber: where it becomes a straight line"))
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
@@ -41,10 +43,6 @@ class TpSGD(Rule):
             raise RuleError(f"tpSGD has no objective {self.objective!r}", do=nearest(self.objective, OBJECTIVES))
         if not self.delta > 0:
             raise RuleError(f"huber's delta must be positive, not {self.delta}")
-
-    def cut(self, program: Program) -> list[Block]:
-        """One block a layer."""
-        return layerwise(program)
 
     def emit_objective(self, b: Builder, block: Block, task: Task) -> str:
         """J(a, t) on what is seen of a layer."""

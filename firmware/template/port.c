@@ -1,34 +1,57 @@
 /*
  * Start here for a new board: copy this file to firmware/boards/<board>/port.c, describe the board in
- * targets/boards/<board>.toml, and fill in the five places. port.h says what each function promises.
+ * targets/boards/<board>.toml, and fill in the five places. port.h says what each function promises; core.h, ring.h
+ * and systick.h have what most ports share, and boards/stm32 is a port of three families that is mostly that. A chip of
+ * a known family needs no port: its TOML file names the family's.
+ *
+ * What differs between boards comes from the description: STROP_CLOCK_HZ, STROP_UART_BASE, STROP_UART_BAUD, and a macro
+ * STROP_<NAME> for every entry of [constants], STROP_UART_IRQ and the numbers of pins for example.
  */
 #include "port.h"
+#include "ring.h"
 
-/* 1. Clock tree, pins, UART at STROP_UART_BAUD, 8 data bits, no parity, 1 stop bit; start the counter. */
+/* Received bytes wait here, `window` of them, while the model computes. A line that makes the PC wait instead (USB)
+ * needs no ring and no interrupt, and says window = 0xFFFF_FFFF. */
+static strop_ring_t received;
+
+/*
+ * 1. Clock tree, pins, UART at STROP_UART_BAUD with 8 data bits, no parity and 1 stop bit; start the counter; switch
+ *    the receive interrupt on, last. Every wait for a clock needs a bound, and a way to go on, if the program is to run
+ *    in an emulator as well, which may not have that clock: strop_wait_for.
+ */
 void strop_port_init(void) {
 }
 
-/* 2. Sleep (wfi, wfe) while nothing has arrived. A port that can lose bytes while the model computes needs a buffer
- *    filled by DMA or an interrupt, and states its size as `window` in the board's description. */
-size_t strop_port_read(uint8_t *buf, size_t n) {
-    (void)buf;
-    (void)n;
-    return 0;
+/*
+ * 2. The receive interrupt. A Cortex-M calls it for every interrupt of the chip if the description has [constants]
+ *    interrupts = <how many the chip has>. On RISC-V write `STROP_HANDLER void strop_interrupt(void);`, begin with
+ *    strop_interrupts_only() and pass it to strop_interrupts_to(). When the ring is full leave the byte where it is and
+ *    switch the interrupt off: strop_port_read makes room and switches it on again. No floats here.
+ */
+void strop_interrupt(void);
+void strop_interrupt(void) {
+    if (!strop_ring_is_full(&received)) {
+        strop_ring_put(&received, 0);
+    }
 }
 
-/* 3. Blocking; bytes leave in order. */
+size_t strop_port_read(uint8_t *buf, size_t n) {
+    return strop_ring_take(&received, buf, n);
+}
+
+/* 3. Blocking; bytes leave in order. Also called after a fault, with interrupts off: so it waits for flags. */
 void strop_port_write(const uint8_t *buf, size_t n) {
     (void)buf;
     (void)n;
 }
 
-/* 4. Cycles or instructions, extended to 64 bits: minstret or mcycle on RISC-V, DWT CYCCNT or SysTick on Cortex-M.
- *    Return 0 if the core has none; costs are then unknown, everything else works. */
+/* 4. Cycles or instructions since reset, in 64 bits: strop_cycles() on RISC-V, systick_cycles() of systick.h on
+ *    Cortex-M, strop_widened() of any 32-bit timer. Return 0 if there is none: only costs are then unknown. */
 uint64_t strop_port_counter(void) {
     return 0;
 }
 
-/* 5. Whatever resets the core. */
+/* 5. Let the last byte leave, then do whatever resets the chip: strop_system_reset() on a Cortex-M. */
 _Noreturn void strop_port_exit(int status) {
     (void)status;
     for (;;) {

@@ -1,4 +1,4 @@
-"""`boards`, `list` and `doctor`: what there is to work with."""
+"""`boards` and `doctor`: what there is to work with."""
 
 from typing import Any
 
@@ -12,25 +12,11 @@ def boards() -> Outcome:
     """Show the boards that strop knows."""
     found = [load_board(name) for name in board_names()]
     rows = [
-        (b.name, b.isa, _kilobytes(b.ram), _kilobytes(b.flash), f"{b.clock_hz / 1e6:g} MHz", b.description)
+        (b.name, b.isa, _kilobytes(b.ram), _kilobytes(b.flash), _megahertz(b), "yes" if b.emulator else "", _runners(b))
         for b in found
     ]
-    heads = ("board", "core", "RAM", "flash", "clock", "")
+    heads = ("board", "core", "RAM", "flash", "clock", "QEMU", "flashed with")
     return Outcome({"boards": [_described(b) for b in found]}, lambda out: table(out, heads, rows))
-
-
-@verb("list")
-def list_ports() -> Outcome:
-    """Show the serial ports of this computer, for --port."""
-    from serial.tools.list_ports import comports
-
-    ports = [
-        {"port": p.device, "description": p.description, "serial_number": p.serial_number or "", "usb_id": _usb_id(p)}
-        for p in sorted(comports())
-    ]
-    rows = [tuple(port.values()) for port in ports] or [("none", "", "", "")]
-    heads = ("port", "description", "serial number", "USB id")
-    return Outcome({"ports": ports}, lambda out: table(out, heads, rows))
 
 
 @verb()
@@ -49,14 +35,19 @@ def _kilobytes(region: Region | None) -> str:
     return f"{region.length / 1024:g} KB" if region else "-"
 
 
+def _megahertz(board: Board) -> str:
+    return "-" if board.is_host else f"{board.clock_hz / 1e6:g} MHz"
+
+
+def _runners(board: Board) -> str:
+    return "-" if board.is_host else ", ".join(runner.name for runner in board.runners)
+
+
 def _described(board: Board) -> dict[str, Any]:
     sizes = {name: region.length if region else None for name, region in (("ram", board.ram), ("flash", board.flash))}
     return {
         "name": board.name, "description": board.description, "isa": board.isa, "clock_hz": board.clock_hz,
         "ram_bytes": sizes["ram"], "flash_bytes": sizes["flash"], "counter": board.counter.unit,
-        "emulated": board.emulator is not None,
+        "emulated": board.emulator is not None, "runners": [runner.name for runner in board.runners],
+        "store_bytes": board.store.length if board.store else None,
     }  # fmt: skip
-
-
-def _usb_id(port: Any) -> str:
-    return f"{port.vid:04x}:{port.pid:04x}" if port.vid is not None else ""

@@ -1,4 +1,4 @@
-"""`analyze`, `build` and `export`: what becomes of a model without running it."""
+"""`analyze` and `build`: what becomes of a model without running it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,6 @@ ROOM = 1 << 27
 """Bytes of each memory of a board that any model of this kind fits."""
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")]
 
 
 @verb()
@@ -77,17 +76,6 @@ def build(shared: Shared, model: Model, build: Build, start: Weights, tools: Too
             write_file(image, elf(bundle, toolchain=tools.toolchain).read_bytes())
             written.append(image)
     return _written(folder, written, bundle)
-
-
-@verb()
-def export(
-    shared: Shared, model: Model, build: Build, start: Weights, out: Out = Path("strop_model"), force: Force = False
-) -> Outcome:
-    """Write the model as a C library with an example and a Makefile; it needs nothing of strop."""
-    from strop.host.export import export as write
-
-    bundle = bundle_of(model, build, shared, start.weights)
-    return _written(out, write(bundle, out, force=force), bundle)
 
 
 def _written(folder: Path, files: list[Path], bundle: "Bundle") -> Outcome:

@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from strop.compiler.optim import Optimizer, Schedule
     from strop.compiler.rules.base import Rule
     from strop.host.device import Device
+    from strop.host.instances import Instance
+    from strop.host.session import Session
     from strop.targets.board import Board
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "lion")
 SCHEDULES = ("constant", "step", "linear", "cosine")
+
+OPTION_OF = {
+    "objective": "objective", "n": "blocks", "update": "update", "budget": "update-budget", "freeze": "freeze",
+    "seed": "seed", "truncate": "truncate",
+}  # fmt: skip
+"""Settings of rules that have an option of their own; all others are given by --set."""
 
 
 def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board: "Board | None" = None) -> "Bundle":
@@ -32,6 +40,7 @@ def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board
     weights: a file of parameters to build in.  board: instead of the one the options name.
     """
     from strop.compiler.pipeline import build as compile_model
+    from strop.compiler.precision import precision
     from strop.host.zoo import load_model
 
     with shared.terminal.working(f"building {model}") as stage:
@@ -41,6 +50,7 @@ def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board
         return compile_model(
             module, example, name=name, loss=build.loss, rule=rule_of(build), optimizer=optimizer_of(build),
             board=board or shared.board, batch=build.batch, replay=replay_of(build) or 0,
+            dtype=precision(build.dtype, rounding=build.rounding, error_scale=build.error_scale),
             schedules=build.schedules or None, progress=stage,
         )  # fmt: skip
 
@@ -59,26 +69,60 @@ def _put_in(module: "nn.Module", file: Path) -> None:
 
 
 def device_of(
-    bundle: "Bundle", shared: Shared, tools: Tools, *, profile: bool = False, framed: bool = False
+    bundle: "Bundle", shared: Shared, tools: Tools, *, profile: bool = False, framed: bool = False, store: str = ""
 ) -> "Device":
-    """Open the board that the options name, flashed unless a port is given.
+    """Open the board that the options name, flashed or emulated unless a port is given.
 
     profile: with a counter around each kernel.  framed: the twin, too, behind the frames of the wire.
+    store: a file that plays the flash of an emulated board or of the twin.
     """
     from strop.host.device import connect, twin
 
     with shared.terminal.working(f"starting {bundle.board.name}") as stage:
         if bundle.board.is_host and not (shared.port or framed):
-            return twin(bundle, toolchain=tools.toolchain)
+            return twin(bundle, toolchain=tools.toolchain, store=store or None)
+        instance = None if shared.port else instance_of(bundle.board, shared)
         return connect(
-            bundle, port=shared.port or None, toolchain=tools.toolchain, profile=profile, timeout=tools.timeout,
-            progress=stage,
+            bundle, port=shared.port or None, instance=instance, toolchain=tools.toolchain, profile=profile,
+            timeout=tools.timeout, progress=stage, store=store or None,
         )  # fmt: skip
+
+
+def instance_of(board: "Board", shared: Shared, *, hardware: bool = False) -> "Instance | None":
+    """The board on this desk that the options mean; None for the twin, and for an emulated board."""
+    from strop.host.instances import instance_for
+
+    return instance_for(board, hardware_map=shared.hardware_map, wanted=shared.id, hardware=hardware)
+
+
+def not_with_port(shared: Shared, name: str) -> None:
+    """Raise UsageError for a verb that starts or flashes a board, and a port of one that runs."""
+    if shared.port:
+        raise UsageError(f"{name} starts a board, so it takes no --port", do="Choose the board with --board")
+
+
+def session_of(shared: Shared, tools: Tools, name: str, on_log: Callable[[str], None] | None = None) -> "Session":
+    """A board that runs already, whatever its model: on the port that is given, or that a hardware map knows."""
+    from strop.host.session import Session
+    from strop.host.transport import transport_for
+
+    port = shared.port or _port_of(shared)
+    if not port:
+        raise UsageError(f"{name} needs a board that runs already", do="Name it with --port; see strop list")
+    return Session(transport_for(port), timeout=tools.timeout, on_log=on_log)
+
+
+def _port_of(shared: Shared) -> str:
+    from strop.targets.board import load_board
+
+    board = load_board(shared.board)
+    instance = instance_of(board, shared)
+    return instance.address(board) if instance else ""
 
 
 def rule_of(build: Build) -> "Rule":
     """The learning rule with its settings."""
-    kind = _rule_class(build.rule)
+    kind = rule_class_of(build.rule)
     named: dict[str, Any] = {
         "objective": build.objective, "n": build.blocks, "update": tuple(build.update), "budget": build.update_budget,
     }  # fmt: skip
@@ -87,10 +131,11 @@ def rule_of(build: Build) -> "Rule":
     known = {field.name: field.type for field in fields(kind)}
     for name in free:
         if name not in known:
-            raise UsageError(f"the rule {kind.name} has no setting {name!r}", do=nearest(name, known))
+            advice = f"{nearest(name, known)}. See strop rules {build.rule}"
+            raise UsageError(f"the rule {kind.name} has no setting {name!r}", do=advice)
     for name in given:
         if name not in known:
-            option = {"n": "blocks", "budget": "update-budget"}.get(name, name)
+            option = OPTION_OF[name]
             raise UsageError(f"the rule {kind.name} has no choice of {option}", do=f"Leave out --{option}")
     given |= {name: _value(name, text, str(known[name])) for name, text in free.items()}
     return kind(freeze=tuple(build.freeze), seed=build.seed, truncate=build.truncate, **given)
@@ -117,7 +162,8 @@ def _value(name: str, text: str, kind: str) -> Any:
         raise UsageError(f"{name} is of type {word}, and {text!r} is not", do=f"Write --set {name}=…") from None
 
 
-def _rule_class(spec: str) -> "type[Rule]":
+def rule_class_of(spec: str) -> "type[Rule]":
+    """A rule by name, or a class of a user's file. Raises RuleError for an unknown one."""
     from strop.compiler.rules import rule_class
     from strop.compiler.rules.base import Rule
 
@@ -139,7 +185,8 @@ def optimizer_of(build: Build) -> "Optimizer":
         raise UsageError(f"{build.optimizer} takes no momentum", do="Use --optimizer momentum")
     given: dict[str, Any] = {
         "weight_decay": build.weight_decay, "schedule": schedule_of(build), "warmup": build.warmup,
-        "clip_value": build.clip_value, "clip_norm": build.clip_norm, "accumulate": build.accumulate,
+        "clip_value": build.clip_value, "clip_norm": build.clip_norm,
+        "clip_global_norm": build.clip_global_norm, "accumulate": build.accumulate,
     }  # fmt: skip
     if build.lr is not None:
         given["lr"] = build.lr

@@ -20,6 +20,8 @@ class Shared:
 
     board: Annotated[str, Option("--board", "-b", help="A board's name, or a .toml; see strop boards.")] = "host"
     port: Annotated[str, Option("--port", "-p", help="Address of a board that runs already; nothing is flashed.")] = ""
+    hardware_map: Annotated[Path | None, Option(help="Boards on this desk, a file that strop list wrote.")] = None
+    id: Annotated[str, Option(metavar="ID", help="Which of them: its id, port or probe's serial number.")] = ""
     json: Annotated[bool, Option("--json", help="Write one JSON document to stdout, and nothing else.")] = False
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show stages, and what the board says.")] = False
     quiet: Annotated[bool, Option("--quiet", "-q", help="Show results and errors only.")] = False
@@ -37,7 +39,7 @@ class Build:
 
     panel: ClassVar[str] = "Model and rule"
 
-    rule: Annotated[str, Option(help="A learning rule's name, or file.py:Class.")] = "backprop"
+    rule: Annotated[str, Option(help="A learning rule's name, or file.py:Class; see strop rules.")] = "backprop"
     objective: Annotated[
         str, Option(help="Local objective of tpsgd: l2, l1, cosine, huber or cross_entropy; l2 if not given.")
     ] = ""
@@ -48,7 +50,7 @@ class Build:
     update_budget: Annotated[int | None, Option(help="For sparse, instead: bytes that training may take.")] = None
     truncate: Annotated[int, Option(help="Steps an error goes back in a recurrent layer; 0 for all.")] = 0
     set: Annotated[
-        list[str], Option("--set", metavar="NAME=VALUE", help="Any other setting of the rule; may be repeated.")
+        list[str], Option("--set", metavar="NAME=VALUE", help="Any other of strop rules NAME; may be repeated.")
     ] = field(default_factory=list)
     freeze: Annotated[list[str], Option(help="Parameters to keep, by name or pattern; may be repeated.")] = field(
         default_factory=list
@@ -67,10 +69,22 @@ class Build:
     warmup: Annotated[int, Option(help="First updates, over which the learning rate rises to --lr.")] = 0
     clip_value: Annotated[float | None, Option(help="Largest magnitude of a gradient's element.")] = None
     clip_norm: Annotated[float | None, Option(help="Largest norm of each parameter's gradient.")] = None
+    clip_global_norm: Annotated[
+        float | None, Option(help="Largest norm of all gradients together, which are then stored.")
+    ] = None
     accumulate: Annotated[int, Option(help="Steps whose gradients are averaged into one update.")] = 1
     replay: Annotated[int, Option(help="Samples that the board keeps and trains on again; 0 for none.")] = 0
     replay_batch: Annotated[int, Option(help="Kept samples a step.")] = 1
     replay_dtype: Annotated[str, Option(help="Format of kept samples: float32, or int8 in a quarter.")] = "float32"
+    dtype: Annotated[
+        str, Option(help="What tensors rest in: float32, float16, bfloat16, or a precision policy, a .toml file.")
+    ] = "float32"
+    rounding: Annotated[
+        str | None, Option(help="Of 16-bit parameters: nearest, stochastic or carried; the policy's if not given.")
+    ] = None
+    error_scale: Annotated[
+        int | None, Option(help="Power of two that 16-bit errors are stored times; the policy's if not given.")
+    ] = None
     loss: Annotated[str, Option(help="cross_entropy, mse, l1, huber or bce.")] = "cross_entropy"
     batch: Annotated[int, Option(help="Samples a step.")] = 1
     seed: Annotated[int, Option(help="Of the rule's random tensors, the split and the order of samples.")] = 0
@@ -119,6 +133,18 @@ class Length:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Checkpoints in the board's flash."""
+
+    panel: ClassVar[str] = "Run"
+
+    autosave: Annotated[
+        int, Option(min=0, help="Steps between two checkpoints in the board's flash, which it goes on from; 0: none.")
+    ] = 0
+    store: Annotated[str, Option(metavar="FILE", help="File that plays the flash of an emulated board.")] = ""
+
+
+@dataclass(frozen=True)
 class Weights:
     """Where training starts from, or what is evaluated."""
 
@@ -127,7 +153,7 @@ class Weights:
     weights: Annotated[str, Option(help="Parameters to build in: a .pt or .npz, such as a run's.")] = ""
 
 
-WAYS = frozenset({"json", "verbose", "quiet", "no_progress", "port", "resume"})
+WAYS = frozenset({"json", "verbose", "quiet", "no_progress", "port", "resume", "hardware_map", "id"})
 """Options that change how a command talks, not what it computes."""
 
 

@@ -11,9 +11,10 @@ from strop.errors import UsageError
 from strop.host.arrays import write_weights
 from strop.host.cli.choices import bundle_of, device_of, record, signature_of
 from strop.host.cli.command import Outcome, verb
-from strop.host.cli.options import Build, Data, Folder, Length, Model, Shared, Tools, Weights
+from strop.host.cli.options import Build, Data, Folder, Keep, Length, Model, Shared, Tools, Weights
 from strop.host.cli.show import facts
 from strop.host.data import Order, load_data
+from strop.host.health import Watch
 from strop.host.picture import Curve, learning_curves
 from strop.host.runs import Run, read_report
 from strop.host.trainer import Checkpoint, Training, identity
@@ -25,13 +26,13 @@ RECENT = 100
 """Steps over which the final loss is averaged."""
 
 OptionalModel = Annotated[str, typer.Argument(metavar="MODEL", help="As for the other verbs; known with --resume.")]
-Group = TypeVar("Group", Shared, Build, Data, Length, Tools, Weights)
+Group = TypeVar("Group", Shared, Build, Data, Keep, Length, Tools, Weights)
 
 
 @verb()
 def train(
     context: typer.Context, shared: Shared, build: Build, data: Data, length: Length, start: Weights, folder: Folder,
-    tools: Tools, model: OptionalModel = "",
+    tools: Tools, keep: Keep, model: OptionalModel = "",
 ) -> Outcome:  # fmt: skip
     """Train a network on a board; leaves weights, checkpoint and learning curve in the run's folder."""
     if length.resume:
@@ -39,6 +40,7 @@ def train(
         model = model or str(saved["model"])
         shared, build, data = _merged(shared, saved), _merged(build, saved), _merged(data, saved)
         length, start, tools = _merged(length, saved), _merged(start, saved), _merged(tools, saved)
+        keep = _merged(keep, saved)
     if not model:
         raise UsageError("no model is given", do="Name a built-in, or file.py:callable")
     bundle = bundle_of(model, build, shared, start.weights)
@@ -48,12 +50,15 @@ def train(
     checkpoint = _checkpoint(length.resume, identity(bundle, samples, order))
     place = folder.run_dir or length.resume
     with (
-        record("train", bundle.board, tools, place, shared, build, data, length, start, model=model) as run,
-        device_of(bundle, shared, tools) as device,
+        record("train", bundle.board, tools, place, shared, build, data, length, start, keep, model=model) as run,
+        device_of(bundle, shared, tools, store=keep.store) as device,
     ):
         every = length.checkpoint_every or order.steps_per_epoch
-        training = Training(device, samples, order, run.path("checkpoint.npz"), every)
+        watch = Watch(shared.terminal.note)
+        training = Training(device, samples, order, run.path("checkpoint.npz"), every, watch=watch)
         device.reset()
+        if keep.autosave:
+            device.autosave(keep.autosave)
         if checkpoint:
             training.take_up(checkpoint)
         with shared.terminal.meter("train", stop, done=training.step) as meter:

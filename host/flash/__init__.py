@@ -1,38 +1,55 @@
-"""Runners. One file each: it has ``claims(board) -> bool`` and ``open_runner(board) -> Runner``."""
+"""Runners. One file each: it has ``claims(board) -> bool`` and ``open_runner(board, instance=None) -> Runner``."""
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from functools import cache
 from types import ModuleType
 
 from strop.errors import FlashError
 from strop.host.flash.base import Ability, Runner, Running
+from strop.host.flash.tool import found
+from strop.host.instances import Instance
 from strop.targets.board import Board
 
 __all__ = ["Ability", "Runner", "Running", "runner_for", "runner_names"]
 
 
-def _modules() -> Iterator[tuple[str, ModuleType]]:
-    for found in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{found.name}")
-        if hasattr(module, "open_runner"):
-            yield found.name, module
+@cache
+def _modules() -> dict[str, ModuleType]:
+    """Runners by name: that of their file, with hyphens."""
+    names = [item.name for item in pkgutil.iter_modules(__path__)]
+    modules = {name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "open_runner")}
 
 
 def runner_names(board: Board) -> tuple[str, ...]:
-    """Return the names of the runners that can bring a program onto ``board``."""
-    return tuple(name for name, module in _modules() if module.claims(board))
+    """Return the names of the runners that can bring a program onto ``board``.
 
-
-def runner_for(board: Board, name: str = "") -> Runner:
-    """Return the runner called ``name``, or else the first that claims ``board``.
-
-    Raises FlashError when there is none.
+    An emulator comes first, then the tools as the board's description orders them.
     """
-    claiming = {found: module for found, module in _modules() if module.claims(board)}
-    module = claiming.get(name) if name else next(iter(claiming.values()), None)
-    if module is None:
-        wanted = f"runner {name!r} does not serve" if name else "nothing can start a program on"
-        raise FlashError(f"{wanted} board {board.name!r}", do=f"Known for it: {', '.join(claiming) or 'none'}")
-    runner: Runner = module.open_runner(board)
+    order = [entry.name.replace("_", "-") for entry in board.runners]
+    claiming = [name for name, module in _modules().items() if module.claims(board)]
+    return tuple(sorted(claiming, key=lambda name: order.index(name) if name in order else -1))
+
+
+def runner_for(board: Board, name: str = "", instance: Instance | None = None) -> Runner:
+    """Return the runner called ``name``, or else the one that suits ``board`` best.
+
+    instance: the board on the desk; one that is given is flashed, not emulated. Of several tools, the first that is
+    installed is taken.  Raises FlashError when there is none.
+    """
+    claiming = runner_names(board)
+    wanted = (name or (instance.runner if instance else "")).replace("_", "-")
+    usable = [one for one in claiming if not instance or one != "qemu"]
+    chosen = wanted if wanted in claiming else "" if wanted else _best(usable)
+    if not chosen:
+        what = f"runner {wanted!r} does not serve" if wanted else "nothing can bring a program onto"
+        raise FlashError(f"{what} board {board.name!r}", do=f"Known for it: {', '.join(claiming) or 'none'}")
+    runner: Runner = _modules()[chosen].open_runner(board, instance)
     return runner
+
+
+def _best(names: list[str]) -> str:
+    """The first whose program is installed, or else the first; its error then tells how to get it."""
+    tools = [name for name in names if name == "qemu" or found(_modules()[name].open_runner.binary)]
+    return next(iter(tools or names), "")

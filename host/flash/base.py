@@ -4,12 +4,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol, Self
 
+Commands = list[list[str]]
+"""Programs to run one after the other, each with its arguments."""
+
 
 class Ability(Enum):
     """What a runner can do with its board; a command line offers only these."""
 
     FLASH = "flash"  # the program outlives the runner
+    ERASE = "erase"  # clear the whole flash
     RESET = "reset"  # restart the board without flashing
+    ID = "device id"  # tell one probe or port from another
     DRY_RUN = "dry-run"  # print the command instead of running it
 
 
@@ -40,13 +45,20 @@ class Running(Protocol):
 class Runner(Protocol):
     """A flash tool or emulator for one board."""
 
+    name: str
     abilities: frozenset[Ability]
 
-    def command(self, elf: Path) -> list[str]:
-        """Return what ``start`` would run, complete enough to be pasted into a shell."""
+    def commands(self, elf: Path, *, erase: bool = False) -> Commands:
+        """Return what ``start`` would run, complete enough to be pasted into a shell.
 
-    def start(self, elf: Path) -> Running:
-        """Bring the program onto the board and let it run.
+        Writes what the tool reads besides the program, such as its image in another format, beside it.
+        """
+
+    def start(self, elf: Path, *, erase: bool = False) -> Running:
+        """Bring the program onto the board and let it run. erase: clear the whole flash first.
 
         Raises FlashError: the tool is missing (with the command that installs it) or fails (with its own words).
         """
+
+    def reset(self) -> None:
+        """Restart the board. Raises FlashError where the runner lacks this ability, and as ``start`` does."""

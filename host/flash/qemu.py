@@ -1,7 +1,8 @@
-"""QEMU: starts an emulated board with its serial line on a unix socket in a private folder."""
+"""QEMU: starts an emulated board with its serial line on a unix socket in a private folder, or on a pseudo-terminal."""
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from strop.errors import FlashError
-from strop.host.flash.base import Ability
+from strop.host.flash.base import Ability, Commands
+from strop.host.instances import Instance
 from strop.targets.board import Board, Emulator
 
 START_SECONDS = 10.0
@@ -25,8 +27,8 @@ def claims(board: Board) -> bool:
     return board.emulator is not None
 
 
-def open_runner(board: Board) -> "QemuRunner":
-    """Return the runner of an emulated board."""
+def open_runner(board: Board, _instance: Instance | None = None) -> "QemuRunner":
+    """Return the runner of an emulated board, of which there is no instance on the desk."""
     if board.emulator is None:
         raise FlashError(f"board {board.name!r} has no emulator")
     return QemuRunner(board.emulator)
@@ -35,6 +37,7 @@ def open_runner(board: Board) -> "QemuRunner":
 class QemuRunner:
     """Starts programs as the board's description says."""
 
+    name = "qemu"
     abilities = frozenset({Ability.DRY_RUN})
 
     def __init__(self, emulator: Emulator) -> None:
@@ -43,13 +46,24 @@ class QemuRunner:
     def command(self, elf: Path, socket: Path | None = None) -> list[str]:
         """Return the command; without a socket, the serial line is the terminal."""
         machine = self._emulator
-        serial = f"chardev:uart -chardev socket,id=uart,path={socket},server=on,wait=off" if socket else "mon:stdio"
+        cpu = ("-cpu", machine.cpu) if machine.cpu else ()
+        line = "pty,id=uart" if machine.serial == "pty" else f"socket,id=uart,path={socket},server=on,wait=off"
+        serial = f"chardev:uart -chardev {line}" if socket else "mon:stdio"
+        args = (word.replace("{elf}", str(elf).replace(",", ",,")) for word in machine.args)
         return [
-            machine.binary, "-M", machine.machine, "-cpu", machine.cpu, *machine.args, "-kernel", str(elf),
+            machine.binary, "-M", machine.machine, *cpu, *args, "-kernel", str(elf),
             "-nodefaults", "-display", "none", "-no-reboot", "-serial", *serial.split(" "),
         ]  # fmt: skip
 
-    def start(self, elf: Path) -> "Qemu":
+    def commands(self, elf: Path, *, erase: bool = False) -> Commands:
+        """Return the one command; each start begins with a flash that holds the program only."""
+        return [self.command(elf)]
+
+    def reset(self) -> None:
+        """Refuse: an emulator runs no longer than what started it."""
+        raise FlashError("qemu restarts no board that runs already", do="Use --port, or start it again")
+
+    def start(self, elf: Path, *, erase: bool = False) -> "Qemu":
         """Start QEMU and wait until its serial line can be opened."""
         if shutil.which(self._emulator.binary) is None:
             package = self._emulator.package
@@ -72,12 +86,12 @@ class Qemu:
                 preexec_fn=_prepare,  # noqa: PLW1509
             )  # fmt: skip
         self._end = weakref.finalize(self, _end, self._process, folder)
-        self._wait_for_socket()
+        self._endpoint = self._wait_for_line()
 
     @property
     def endpoint(self) -> str:
         """Address of the serial line."""
-        return f"unix:{self._socket}"
+        return self._endpoint
 
     @property
     def pid(self) -> int | None:
@@ -95,8 +109,8 @@ class Qemu:
         """Raise FlashError with what QEMU printed if it has ended."""
         status = self._process.poll()
         if status is not None:
-            said = self._errors.read_text(encoding="utf-8", errors="replace") if self._errors.exists() else ""
-            raise FlashError(f"QEMU ended with status {status}: {' '.join(said.split()) or 'it printed nothing'}")
+            said = " ".join(self._said().split())
+            raise FlashError(f"QEMU ended with status {status}: {said or 'it printed nothing'}")
 
     def close(self) -> None:
         """End QEMU and remove the socket."""
@@ -110,10 +124,19 @@ class Qemu:
         """Close it."""
         self.close()
 
-    def _wait_for_socket(self) -> None:
-        """Return when the socket exists. QEMU creates it only when listening to it, so a client may connect at once."""
+    def _said(self) -> str:
+        """What QEMU has printed so far."""
+        return self._errors.read_text(encoding="utf-8", errors="replace") if self._errors.exists() else ""
+
+    def _line(self) -> str:
+        """Address of the serial line once there is one. A socket exists when QEMU listens to it: no need to wait."""
+        terminal = re.search(r"redirected to (/dev/\S+) ", self._said())
+        return f"unix:{self._socket}" if self._socket.exists() else terminal[1] if terminal else ""
+
+    def _wait_for_line(self) -> str:
+        """Return the address of the serial line as soon as a client may connect."""
         until = time.monotonic() + START_SECONDS
-        while not self._socket.exists():
+        while not (line := self._line()):
             try:
                 self.check()
                 if time.monotonic() > until:
@@ -122,6 +145,7 @@ class Qemu:
                 self.close()
                 raise
             time.sleep(0.005)
+        return line
 
 
 def _prepare() -> None:

@@ -1,7 +1,8 @@
 """Layer-local training of an eager model: every layer's block sees the blocks before it as constants.
 
 A block is a layer with weights (linear, conv1d, conv2d), the activations, normalisations and max-pools called right
-after it, and whatever was called since the block before (averaging, reshaping, adding). What follows the last layer belongs to it.
+after it, and whatever was called since the block before (averaging, reshaping, adding). What follows the last layer
+belongs to it.
 Each layer of a recurrent stack is a block of its own: its output is its last state, and what follows begins the next.
 """
 
@@ -28,8 +29,9 @@ VIEWS = frozenset({"flatten", "reshape", "view", "squeeze", "unsqueeze"})
 
 @dataclass
 class Block:
-    """What ran in a block. output: result of its last call.  last: name of the last call that was no pool.  weight: of its layer.
+    """What ran in a block. output: result of its last call.  last: name of the last call that was no pool.
 
+    weight: of its layer.
     layer: a copy of what the layer itself gave, before any activation.
     """
 
@@ -48,12 +50,16 @@ class LayerLocal(Reference):
     def run(self, x: Tensor) -> tuple[Tensor, list[Block]]:
         """The network's output and its blocks, in order; nothing a block reads from another carries a gradient."""
         if not self._numbers:
-            with torch.no_grad(), _Pass((), 0) as first:
+            with torch.no_grad(), _Pass((), LayerLocal.states.__get__(self)) as first:
                 self.model(x)
             self._numbers = self.numbered(first.calls)
-        with _Pass(self._numbers, self.settings.truncate) as cut:
+        with _Pass(self._numbers, self.states) as cut:
             output = self.model(x)
         return output, list(cut.blocks.values())
+
+    def states(self, name: str, x: Tensor, weights: Sequence[Tensor], leak: float) -> tuple[Tensor, Tensor]:
+        """Every state and the last cell of a recurrent layer, see `recurrent.states`."""
+        return recurrent.states(name, x, weights, self.settings.truncate, leak)
 
     def numbered(self, calls: Sequence[str]) -> tuple[int, ...]:
         """The block of each call, by name: a layer each."""
@@ -76,13 +82,12 @@ def _number(calls: Sequence[str], followers: frozenset[str]) -> tuple[int, ...]:
 class _Pass(TorchFunctionMode):
     """Follows one forward pass and cuts it between blocks.
 
-    numbers: the block of each call, in order; empty to find the calls without cutting.  truncate: steps that an error
-    goes back in a recurrent layer; 0 for all.
+    numbers: the block of each call, in order; empty to find the calls without cutting.  states: runs a recurrent layer.
     """
 
-    def __init__(self, numbers: Sequence[int], truncate: int) -> None:
+    def __init__(self, numbers: Sequence[int], states: Callable[..., tuple[Tensor, Tensor]]) -> None:
         super().__init__()
-        self.numbers, self.truncate = numbers, truncate
+        self.numbers, self.states = numbers, states
         self.calls: list[str] = []
         self.blocks: dict[int, Block] = {}
         self.owners: dict[int, tuple[int, Tensor]] = {}  # by id, which is unique while the tensor is kept here
@@ -120,7 +125,7 @@ class _Pass(TorchFunctionMode):
         steps, last, cells = args[0], [], []
         for weights in recurrent.stacked(args):
             number = self._number()
-            steps, cell = recurrent.states(name, self._cut(steps, number), weights, self.truncate)
+            steps, cell = self.states(name, self._cut(steps, number), weights, recurrent.leak_of(name, args))
             last.append(steps[:, -1])
             cells.append(cell)
             self._record(number, name, last[-1], weights[:1])

@@ -4,7 +4,7 @@
     w = (y + 1 + floor((K - 1) u)) mod K, u of the t-th sample by the generator at (seed, CRC-32 of
                                          "forward_forward.wrong", t)
     a_l = relu(W_l n(a_{l-1}) + b_l)     n(a) = a / (sqrt(mean a^2) + 1e-8), constant for the layer behind it
-    g_l = sum or mean of a_l^2           theta = the number of units, or 2, if not set
+    g_l = sum, mean or 8 times the mean of a_l^2        theta = the number of units of a sum, else 2, if not set
     J_l = mean over rows of log(1 + exp(-+(g_l - theta))), - for right rows, + for wrong ones
           + peer * mean over units of (mean r - r)^2, r = 0.9 r + 0.1 mean of a_l over right rows, 0.5 at first
     head: task loss of W n(a) + b on the last a of neutral rows
@@ -82,7 +82,9 @@ class ForwardForward(LayerLocal):
         return (y + torch.as_tensor(away)) % classes
 
     def _goodness(self, a: Tensor) -> Tensor:
-        return a.square().sum(1) if self.settings.goodness == "sum" else a.square().mean(1)
+        squares = a.square()
+        kinds = {"sum": squares.sum(1), "mean": squares.mean(1), "sharp": 8 * squares.mean(1)}
+        return kinds[self.settings.goodness]
 
     def _contrast(self, name: str, a: Tensor) -> Tensor:
         """J of a layer; its running activity moves on."""

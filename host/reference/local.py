@@ -86,7 +86,7 @@ class Headed(Local):
 
     def _adopt(self, name: str, data: NDArray[Any]) -> None:
         """Make a parameter that the optimizer, which goes on from where it is, trains with the others."""
-        self.parameters[name] = nn.Parameter(self.tensor(data))
+        self.parameters[name] = nn.Parameter(self.tensor(data).clone())
         old = self.optimizer
         new = torch_optimizer(old.settings, {**old.parameters, name: self.parameters[name]})
         assert new is not None

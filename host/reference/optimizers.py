@@ -1,6 +1,7 @@
 """torch.optim behind the names that a board gives to its optimizer states, with what comes before and around it.
 
-    gradient -> mean over `accumulate` steps -> clip_grad_value_ -> clip_grad_norm_ of each tensor -> optimizer
+    gradient -> mean over `accumulate` steps -> clip_grad_value_ -> clip_grad_norm_ of each tensor, then of all together
+             -> optimizer
 
 The learning rate of each update is set from the schedule's equation.
 """
@@ -80,15 +81,23 @@ class TorchOptimizer:
             return
         if self.settings.accumulate > 1 and not self._accumulated():
             return
-        for parameter in (p for p in self.parameters.values() if p.grad is not None):
+        self.move()
+        self.updates += 1
+
+    def move(self) -> None:
+        """Update every parameter that has a gradient, at the rate of this step."""
+        assert self.optimizer
+        learning = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+        for parameter in learning:
             if self.settings.clip_value is not None:
                 clip_grad_value_([parameter], self.settings.clip_value)
             if self.settings.clip_norm is not None:
                 clip_grad_norm_([parameter], self.settings.clip_norm)
+        if self.settings.clip_global_norm is not None:
+            clip_grad_norm_(learning, self.settings.clip_global_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.updates)
         self.optimizer.step()
-        self.updates += 1
 
     def _accumulated(self) -> bool:
         """Add the gradients to their sums; at the end of an accumulation, the means become the gradients."""

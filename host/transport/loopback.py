@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import tempfile
 import time
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +30,31 @@ class Twin:
 
     Bytes in and out are batches as the model takes them: ``hello.x_bytes``, ``hello.y_bytes`` and ``hello.out_bytes``
     each. The calls beside ``feed`` pass the frames by; steps they train count in the session.
+
+    flash: writable memory for checkpoints, which the twin goes on from at every power on; None: it has no store.
+    sector, unit: what one erase clears, and what is written at a time, in bytes.
     """
 
-    def __init__(self, library: Path | str) -> None:
+    def __init__(
+        self, library: Path | str, flash: bytearray | mmap | None = None, *, sector: int = 4096, unit: int = 4
+    ) -> None:
         self._library = _load(Path(library))
+        if flash is not None:
+            self._flash = (ctypes.c_uint8 * len(flash)).from_buffer(flash)
+            sizes = (len(self._flash), sector, unit)
+            self._library.strop_twin_store(self._flash, *map(ctypes.c_uint32, sizes))
         self._received = bytearray()
         self._sink = _SINK(lambda data, n: self._received.extend(ctypes.string_at(data, n)))
-        self._library.strop_twin_train.restype = ctypes.c_uint32
+        self._library.strop_twin_train.restype = self._library.strop_twin_steps.restype = ctypes.c_uint32
         self.power_on()
         self.hello = self._ask_hello()
         self.power_on()
 
-    def power_on(self) -> None:
-        """Start afresh: initial parameters, no steps, a session that remembers nothing."""
+    def power_on(self) -> bytes:
+        """Start afresh: its checkpoint or initial parameters, a session that remembers nothing; return what it says."""
         self._received.clear()
         self._check(self._library.strop_twin_open(self._sink))
+        return self._take()
 
     def feed(self, data: bytes) -> bytes:
         """Give the session bytes from the wire; return what it sends."""
@@ -58,6 +69,32 @@ class Twin:
     def init(self) -> None:
         """Set parameters, state and the count of steps to the beginning."""
         self._library.strop_twin_init()
+
+    @property
+    def steps(self) -> int:
+        """Steps done since the parameters were initial."""
+        return int(self._library.strop_twin_steps())
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._check(self._library.strop_twin_save())
+
+    def load(self) -> None:
+        """Go back to the newest checkpoint."""
+        self._check(self._library.strop_twin_load())
+
+    def forget(self) -> None:
+        """Go to the beginning, without any checkpoint left."""
+        self._check(self._library.strop_twin_forget())
+
+    def autosave(self, steps: int) -> None:
+        """Write a checkpoint every so many steps; 0: none by itself."""
+        self._check(self._library.strop_twin_autosave(ctypes.c_uint32(wire.interval(steps))))
+
+    def stats(self) -> wire.Stats:
+        """What it has counted."""
+        reply, = wire.Decoder().feed(self.feed(wire.encode(wire.Frame(wire.Type.STATS))))
+        return wire.Stats.unpack(reply)
 
     def train(self, xs: bytes, ys: bytes) -> npt.NDArray[np.float32]:
         """Train on all batches in sequence; return their losses."""

@@ -1,4 +1,7 @@
-"""A board on a serial port. Address: a device such as ``/dev/ttyACM0``, or a pyserial URL such as ``socket://h:p``."""
+"""A board on a serial port. Address: a device such as ``/dev/ttyACM0``, or a pyserial URL such as ``socket://h:p``.
+
+A device may be followed by its rate: ``/dev/ttyUSB0@921600``; without one it is 115200 baud.
+"""
 
 import serial
 
@@ -83,4 +86,16 @@ class SerialTransport:
 
 def open_address(address: str) -> Transport:
     """Return the transport of a device or pyserial URL, not yet opened."""
+    device, _, rate = address.rpartition("@")
+    if _has_rate(device) and rate.isdecimal() and int(rate):
+        return SerialTransport(device, baud=int(rate))
     return SerialTransport(address)
+
+
+def at_baud(address: str, baud: int) -> str:
+    """An address with a rate, if it is a device that has none yet and the rate is not 0."""
+    return f"{address}@{baud}" if baud and _has_rate(address) and "@" not in address else address
+
+
+def _has_rate(address: str) -> bool:
+    return address.startswith(("/dev/", "COM"))

@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -23,10 +24,11 @@ from strop.targets.elf import measure
 from strop.targets.toolchain import build_elf, build_firmware
 
 HERE = Path(__file__).parent
-BOARDS = ("qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f")
+REFERENCE = ("qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f")
+OWNED = ("netduinoplus2", "stm32vldiscovery", "microbit", "hifive1")  # boards with interrupts, a ring and a real clock
 
 
-@pytest.fixture(scope="module", params=BOARDS)
+@pytest.fixture(scope="module", params=REFERENCE + OWNED)
 def board(request: pytest.FixtureRequest) -> Board:
     board = load_board(request.param)
     try:
@@ -55,7 +57,9 @@ class Probe:
         self.running = running
         self.port: Transport = transport_for(running.endpoint)
         self.port.open()
-        self.port.write(b"\0")  # a UART that is not yet set up may lose one byte; strop's sessions begin like this too
+        until = time.monotonic() + 20
+        while not self.ask(b"\0i", 8, 2.0):  # a UART that is not yet set up may lose bytes; a session asks again, too
+            assert time.monotonic() < until, "the board does not answer"
 
     def ask(self, command: bytes, answer_bytes: int, seconds: float = 20.0) -> bytes:
         self.port.write(command)
@@ -83,12 +87,33 @@ def test_a_long_answer_is_complete(probe: Probe) -> None:
 
 
 def test_counter_is_exact_and_repeats(board: Board, probe: Probe) -> None:
+    if board.name in OWNED:
+        pytest.skip("counts cycles of its own clock, and interrupts with them")
     empty, first, second = probe.count(1000)
     assert first == second  # the same work, the same count, whatever the phase of a timer
     assert (empty, first, second) == probe.count(1000)
     longer = probe.count(3_000_000)[1]
     assert abs((longer - first) - 2 * 2_999_000) < board.counter.resolution
     assert empty <= 24  # what the board's description calls the cost of asking
+
+
+def test_cycles_of_a_real_clock(board: Board, probe: Probe) -> None:
+    """Emulated, an instruction takes a nanosecond whatever the clock, and mcycle counts instructions."""
+    if board.name in REFERENCE:
+        pytest.skip("counts instructions")
+    rate = 1.0 if board.core.arch == "riscv32" else board.clock_hz / 1e9
+    turns = 60_000_000 if board.name == "netduinoplus2" else 3_000_000  # the former is more than SysTick's 24 bits hold
+    before, after = probe.count(1000)[1], probe.count(turns)[1]
+    assert abs((after - before) - 2 * (turns - 1000) * rate) < 2 + 1e-6 * turns
+
+
+def test_more_bytes_than_the_ring_holds(board: Board, probe: Probe) -> None:
+    """While the board computes, a window of bytes waits in its ring; an emulator keeps what goes beyond that."""
+    n = min(4 * board.window, 8192)
+    data = bytes((7 * i + i // 256) % 256 for i in range(n))
+    probe.port.write(b"c" + struct.pack("<I", 10_000_000) + b"e" + struct.pack("<I", n))
+    time.sleep(0.02)
+    assert probe.ask(data, 24 + n)[24:] == data
 
 
 def test_stack_high_water_mark(board: Board, probe: Probe, probe_elf: Path) -> None:
@@ -99,10 +124,11 @@ def test_stack_high_water_mark(board: Board, probe: Probe, probe_elf: Path) -> N
 
 def test_a_fault_is_told_in_words_and_ends_the_program(board: Board, probe: Probe) -> None:
     said = probe.ask(b"f", 58)
-    cause = "00010000" if board.isa == "cortex-m4f" else "00000002"  # UFSR.UNDEFINSTR, illegal instruction
+    causes = {"cortex-m0": "00000003"}  # HardFault
+    cause = causes.get(board.isa, "00010000" if board.core.arch == "thumb" else "00000002")  # UNDEFINSTR, illegal
     line = rf"\0fault: cause 0x{cause} pc 0x[0-9a-f]{{8}} address 0x[0-9a-f]{{8}}\0"
     assert re.fullmatch(line.encode(), said)
-    assert probe.running.wait(5.0) == (0 if board.isa == "cortex-m4f" else 1)  # a Cortex-M reset carries no status
+    assert probe.running.wait(5.0) == (0 if board.core.arch == "thumb" else 1)  # a Cortex-M reset carries no status
 
 
 def test_exit_ends_the_emulator(probe: Probe) -> None:
@@ -174,11 +200,14 @@ def test_training_over_the_wire(board: Board, model_elf: Path) -> None:
         session.write_tensor(0, _packed([Fraction(1)] * INPUTS))
         session.reset()
         again = list(session.train(_wire(*sample) for sample in samples))
-        assert [result.cost for result in again] == [result.cost for result in results]
+        noise = 0.1 if board.name in OWNED else 0  # a tick, and now and then an interrupt
+        assert [result.cost for result in again] == pytest.approx([result.cost for result in results], rel=noise)
+        if board.emulator.store:
+            session.save()  # the deepest of all
         used = session.stats().stack_used
         session.close()
     stated = measure(model_elf, board).stack
-    assert 64 < used <= stated < 2 * used
+    assert 64 < used <= stated < 3 * used  # nothing was saved: the store's part of the stack is not used
 
 
 # --- the runner -------------------------------------------------------------------------------------------------
@@ -189,7 +218,7 @@ def test_dry_run_command_is_complete(board: Board) -> None:
     assert Ability.DRY_RUN in runner.abilities
     assert runner.command(Path("a.elf"))[:3] == [board.emulator.binary, "-M", board.emulator.machine]
     assert "-icount" in runner.command(Path("a.elf"))
-    assert runner_names(board) == ("qemu",)
+    assert "qemu" in runner_names(board)
 
 
 def test_missing_qemu_names_the_package(board: Board, probe_elf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,17 +234,19 @@ def test_qemu_that_refuses_to_start_is_quoted(board: Board, probe_elf: Path) -> 
 
 
 def test_nothing_runs_a_board_without_emulator() -> None:
-    with pytest.raises(FlashError, match="nothing can start a program on board 'host'"):
+    with pytest.raises(FlashError, match="onto board 'host'"):
         runner_for(load_board("host"))
 
 
-def test_close_leaves_no_process_and_no_folder(board: Board, probe_elf: Path) -> None:
+def test_close_leaves_no_process_and_no_folder(
+    board: Board, probe_elf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     running = runner_for(board).start(probe_elf)
-    folder = Path(running.endpoint.removeprefix("unix:")).parent
-    assert folder.is_dir()
+    assert len(list(tmp_path.iterdir())) == 1
     running.close()
     running.close()
-    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
     assert not _alive(running.pid)
 
 
@@ -249,11 +280,13 @@ def _alive(pid: int | None) -> bool:
 def test_a_board_from_a_folder_of_its_own_runs(board: Board, tmp_path: Path) -> None:
     """The seam: a description and a port.c beside it, and nothing else, make a board."""
     source = board.path.read_text(encoding="utf-8")
-    assert board.port in source
-    (tmp_path / "mine.toml").write_text(source.replace(board.port, "port.c"), encoding="utf-8")
-    (tmp_path / "port.c").write_bytes((PORTS / board.port).read_bytes())
+    folder, _, port = board.port.rpartition("/")
+    assert f'"{folder}/' in source
+    (tmp_path / "mine.toml").write_text(source.replace(f'"{folder}/', '"'), encoding="utf-8")
+    for file in (PORTS / folder).iterdir():  # a port may have a header of its own
+        (tmp_path / file.name).write_bytes(file.read_bytes())
     mine = load_board(tmp_path / "mine.toml")
-    assert mine.port_source == tmp_path / "port.c"
+    assert mine.port_source == tmp_path / port
     elf = build_elf(mine, [HERE / "probe" / "main.c"], [], tmp_path / "probe.elf")
     with runner_for(mine).start(elf) as running:
         assert Probe(running).ask(b"i", 8) == struct.pack("<Q", 1)

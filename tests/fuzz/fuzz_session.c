@@ -16,10 +16,16 @@
 #define OUT_BYTES STROP_SESSION_OUT_BYTES(STROP_MODEL_OUT_BYTES)
 #define LONGEST 4096u
 #define MOST_INPUT (1u << 20)
+enum { SECTOR = 512, FLASH = 8 * SECTOR };
 
 static strop_session_t session;
 static strop_model_t model;
 static uint32_t trained; /* calls of train_step since init */
+
+/* A flash; of every second board. With it a checkpoint sets the count of steps, so B4 is tried on the others. */
+static uint8_t flash[FLASH];
+static strop_store_t store;
+static int has_store;
 
 /* What the board has sent. */
 static uint8_t heard_frame[LONGEST];
@@ -54,17 +60,47 @@ static void hear(void *ctx, const uint8_t *bytes, size_t n) {
         size_t taken = strop_decoder_feed(&heard, bytes, n, &event);
         must(event != STROP_EVENT_DAMAGED, "B5: the board sends whole frames only");
         if (event == STROP_EVENT_FRAME) {
-            replies++;
             memcpy(&last_reply, heard_frame, sizeof last_reply);
+            replies += last_reply.type != (STROP_LOG | STROP_REPLY);
         }
         bytes += taken;
         n -= taken;
     }
 }
 
+static int read_flash(void *ctx, uint32_t offset, void *bytes, uint32_t n) {
+    (void)ctx;
+    must(offset <= FLASH && n <= FLASH - offset, "B1: the store stays in its region");
+    memcpy(bytes, flash + offset, n);
+    return 0;
+}
+
+static int erase_flash(void *ctx, uint32_t offset) {
+    (void)ctx;
+    must(offset <= FLASH - SECTOR, "B1: the store stays in its region");
+    memset(flash + offset, 0xFF, SECTOR);
+    return 0;
+}
+
+static int write_flash(void *ctx, uint32_t offset, const void *bytes, uint32_t n) {
+    (void)ctx;
+    must(offset <= FLASH && n <= FLASH - offset, "B1: the store stays in its region");
+    memcpy(flash + offset, bytes, n);
+    return 0;
+}
+
+static void insert_flash(void) {
+    static _Alignas(4) uint8_t buffer[STROP_STORE_BUFFER_BYTES(4u)];
+    static const strop_store_config_t config = {.bytes = FLASH, .sector = SECTOR, .unit = 4, .buffer = buffer,
+                                                .buffer_bytes = sizeof buffer, .read = read_flash,
+                                                .erase = erase_flash, .write = write_flash};
+    must(strop_store_init(&store, &config) == STROP_OK, "the store's config is right");
+    strop_session_resume(&session);
+}
+
 static void power_on(void) {
-    static strop_session_config_t config = {
-        .model = &model, .board = "fuzz", .rx_bytes = RX_BYTES, .out_bytes = OUT_BYTES, .write = hear};
+    static strop_session_config_t config = {.model = &model, .board = "fuzz", .rx_bytes = RX_BYTES,
+                                            .out_bytes = OUT_BYTES, .write = hear, .store = &store};
     free(config.rx);
     free(config.out);
     config.rx = malloc(RX_BYTES);
@@ -75,6 +111,11 @@ static void power_on(void) {
     model.init();
     strop_decoder_init(&heard, heard_frame, sizeof heard_frame);
     must(strop_session_init(&session, &config) == STROP_OK, "the buffers have the size asked for");
+    memset(&store, 0, sizeof store);
+    has_store = !has_store;
+    if (has_store) {
+        insert_flash();
+    }
 }
 
 static size_t zeros(const uint8_t *bytes, size_t n) {
@@ -91,7 +132,7 @@ static void feed(const uint8_t *bytes, size_t n) {
     replies = 0;
     strop_session_feed(&session, bytes, n);
     must(memcmp(model.tensors[1].data, bias, sizeof bias) == 0, "B2: what is not writable never changes");
-    must(session.steps == trained, "B4: steps counts the calls of train_step");
+    must(has_store || session.steps == trained, "B4: steps counts the calls of train_step");
     must(session.next - next <= zeros(bytes, n), "B4: a frame takes at most one number");
     must(replies <= zeros(bytes, n), "B5: at most one reply to a zero");
 }
@@ -158,7 +199,7 @@ static size_t random_payload(uint8_t *payload) {
 static void random_frame(void) {
     uint8_t payload[300];
     size_t n = random_payload(payload);
-    uint8_t type = (uint8_t)(below(16) == 0 ? below(256) : below(12));
+    uint8_t type = (uint8_t)(below(16) == 0 ? below(256) : below(16) == 0 ? STROP_SAVE + below(4) : below(12));
     uint32_t seq = session.next + (below(2) == 0 ? 0 : below(24) - 20u);
     build(type, seq, payload, n);
     for (uint32_t harm = below(8); harm == 0; harm = below(2)) {
@@ -170,7 +211,7 @@ static void random_frame(void) {
 }
 
 static void run_random(uint32_t seed, long frames) {
-    uint32_t steps_seen = 0;
+    uint32_t steps_seen = 0, saves_seen = 0;
     state = seed * 2654435761u + 1u;
     for (long i = 0; i < frames; i++) {
         if (i % 5000 == 0) {
@@ -178,9 +219,11 @@ static void run_random(uint32_t seed, long frames) {
         }
         random_frame();
         steps_seen += session.steps > 0;
+        saves_seen += session.saved != UINT32_MAX;
     }
     check_still_alive();
     must(steps_seen > frames / 4, "the generator reaches the train step");
+    must(saves_seen > frames / 8, "and the store");
 }
 
 static void run_input(size_t piece) {

@@ -32,15 +32,16 @@ pieces = st.one_of(st.binary(max_size=60), requests.map(encode), requests.map(la
 
 
 @cache
-def fuzzer() -> Path:
+def fuzzer(name: str = "fuzz_session") -> Path:
     cc = next((cc for cc in ("gcc", "clang") if has_compiler(cc)), "zig")  # zig has no address sanitizer
     flags = SANITIZERS if cc != "zig" else ("-fsanitize=undefined", "-fno-sanitize-recover=all")
     flags = ("-O1", "-g", *flags, f"-I{FAKE}")
-    return compile_c([HERE / "fuzz_session.c", *SOURCES], "fuzz_session", cc=cc, flags=flags)
+    sources = SOURCES if name == "fuzz_session" else SOURCES[1:]  # a store needs no session
+    return compile_c([HERE / f"{name}.c", *sources], name, cc=cc, flags=flags)
 
 
-def run(*arguments: str, data: bytes = b"") -> None:
-    done = subprocess.run([str(fuzzer()), *arguments], input=data, capture_output=True, check=False, timeout=60)
+def run(*arguments: str, data: bytes = b"", name: str = "fuzz_session") -> None:
+    done = subprocess.run([str(fuzzer(name)), *arguments], input=data, capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
 
 
@@ -55,10 +56,16 @@ def test_a_board_survives_nearly_right_frames(seed: int) -> None:
     run(str(seed), "400000")
 
 
-def test_every_invariant_of_the_board_is_tried() -> None:
-    promised = set(re.findall(r"\*\*(B\d)\*\*", (RUNTIME / "SECURITY.md").read_text(encoding="utf-8")))
-    tried = set(re.findall(r"\bB\d\b", (HERE / "fuzz_session.c").read_text(encoding="utf-8")))
-    assert promised == tried | {"B1"} != set()
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_survives_whatever_a_flash_holds(seed: int) -> None:
+    run(str(seed), "3000", name="fuzz_store")
+
+
+@pytest.mark.parametrize("letter, name", [("B", "fuzz_session"), ("S", "fuzz_store")])
+def test_every_invariant_of_the_board_is_tried(letter: str, name: str) -> None:
+    promised = set(re.findall(rf"\*\*({letter}\d)\*\*", (RUNTIME / "SECURITY.md").read_text(encoding="utf-8")))
+    tried = set(re.findall(rf"\b{letter}\d\b", (HERE / f"{name}.c").read_text(encoding="utf-8")))
+    assert promised == tried | {f"{letter}1"} != set()
 
 
 class Liar(LoopbackTransport):

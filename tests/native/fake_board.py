@@ -9,7 +9,7 @@ from cbuild import RUNTIME, compile_c
 from strop.host.transport.loopback import Twin
 
 FAKE = Path(__file__).parent / "fake"
-SOURCES = (RUNTIME / "session.c", RUNTIME / "frame.c", FAKE / "model.c")
+SOURCES = (RUNTIME / "session.c", RUNTIME / "frame.c", RUNTIME / "store.c", FAKE / "model.c")
 HASH = bytes.fromhex("00112233445566778899aabbccddeeff")
 
 

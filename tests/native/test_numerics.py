@@ -124,6 +124,7 @@ def test_soft_fma_is_correctly_rounded(lib: ctypes.CDLL) -> None:
 
 
 SAMPLE = 20011
+DIGEST = (HERE / "digest.c", HERE / "half.c")
 BUILDS = {
     "zig -O0, undefined behaviour traps": ("zig", ("-O0", "-fsanitize=undefined", "-fsanitize-trap=undefined")),
     "zig -O3": ("zig", ("-O3",)),
@@ -140,8 +141,8 @@ BUILDS = {
 def digests(cc: str, flags: tuple[str, ...]) -> list[str]:
     if not has_compiler(cc):
         pytest.skip(f"{cc} is not installed")
-    lib = build_shared([NUMERICS, HERE / "digest.c"], cc=cc, flags=flags)
-    return [f"{lib.digest(which, SAMPLE) & 0xFFFFFFFF:08x}" for which in range(6)]
+    lib = build_shared([NUMERICS, *DIGEST], cc=cc, flags=flags)
+    return [f"{lib.digest(which, SAMPLE) & 0xFFFFFFFF:08x}" for which in range(8)]
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -177,6 +178,12 @@ CORTEX = ("qemu-system-arm", "-M", "mps2-an386", "-semihosting")
 FREESTANDING = ("-target", "riscv32-freestanding-none")
 BOARDS = {
     "rv32imf": Board((*FREESTANDING, "-mcpu=generic_rv32+m+a+f+c", "-mabi=ilp32f"), RISCV, 0x80000000, 0x10000000),
+    "rv32imf-zfh": Board(
+        (*FREESTANDING, "-mcpu=generic_rv32+m+a+f+c+zfh", "-mabi=ilp32f"),
+        (*RISCV, "-cpu", "rv32,Zfh=true"),
+        0x80000000,
+        0x10000000,
+    ),
     "rv32imac": Board((*FREESTANDING, "-mcpu=generic_rv32+m+a+c", "-mabi=ilp32"), RISCV, 0x80000000, 0x10000000),
     "cortex-m4f": Board(("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"), CORTEX, 0, 0x40004000),
 }
@@ -209,7 +216,7 @@ def test_emulated_boards_give_the_same_bits(board: str, tmp_path: Path) -> None:
     script.write_text(f"SECTIONS {{ . = {b.code}; .text : {{ KEEP(*(.start)) *(.text*) *(.rodata*) *(.srodata*) }} "
                       "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) *(.eh_frame*) } }")  # fmt: skip
     bare = (f"-DSTROP_BARE={SAMPLE}u", f"-DSTROP_UART={b.uart}u", "-fno-sanitize=all", f"-Wl,-T,{script}")
-    elf = compile_c([NUMERICS, HERE / "digest.c"], "digest.elf", flags=("-O2", *b.flags, *bare))
+    elf = compile_c([NUMERICS, *DIGEST], "digest.elf", flags=("-O2", *b.flags, *bare))
     command = [*b.emulator, "-display", "none", "-serial", "stdio", "-monitor", "none", "-kernel", str(elf)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == digests("zig", ())

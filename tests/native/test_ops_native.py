@@ -1,6 +1,7 @@
 """The C of every op's cases: right within a stated bound, and the same bits for every tiling and compiler.
 
-All kernels go into one library a compiler: cases x tilings x (fused multiply-add or not).
+All kernels go into one library a compiler and format that numbers rest in: cases x tilings x (fused multiply-add or
+not). In 16 bits, the bound is that of float32 and half of a last place, for the one rounding when a result is stored.
 """
 
 import ctypes
@@ -8,14 +9,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
-from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded
+from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded, resting
 from cbuild import RUNTIME, build_shared, has_compiler
 from magnitudes_recurrent import RECURRENT
 
+from strop.compiler.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from strop.compiler.ops import spec
 from strop.compiler.schedules import Tiling
+from strop.host.arrays import real
 
 TILINGS = (Tiling(8, 4), Tiling(1, 1), Tiling(3, 5))
 COMPILERS = [cc for cc in ("zig", "gcc") if has_compiler(cc)]
@@ -24,25 +28,36 @@ UNIT = 2.0**-24
 """Largest relative error of one rounding to float32."""
 
 
+def rests(case: OpCase, dtype: DType) -> bool:
+    """Whether any operand of a case may rest in a format; an update that rounds itself has one of its own."""
+    own = case.case.attrs.get("dtype", dtype.name)
+    retyped = resting(case.program(), dtype).values.values()
+    return dtype.name in spec(case.kind).dtypes and dtype.name == own and any(v.dtype is dtype for v in retyped)
+
+
+NARROW = {dtype: [case for case in CASES if rests(case, dtype)] for dtype in (FLOAT16, BFLOAT16)}
+RESTING = [pytest.param(dtype, case, id=f"{dtype.name}-{case}") for dtype, cases in NARROW.items() for case in cases]
+
+
 def name(case: OpCase, tiling: Tiling, fma: bool) -> str:
     return f"{case}_{tiling.accumulators}_{tiling.unroll}{'_fma' if fma else ''}"
 
 
 @cache
-def library(cc: str) -> ctypes.CDLL:
+def library(cc: str, dtype: DType = FLOAT32) -> ctypes.CDLL:
     """Every kernel; warnings are errors."""
     kernels = [
-        CompiledCase(case, tiling, fma=fma).source(name(case, tiling, fma))
-        for case in CASES for tiling in TILINGS for fma in (False, True)
+        CompiledCase(case, tiling, fma=fma, dtype=dtype).source(name(case, tiling, fma))
+        for case in NARROW.get(dtype, CASES) for tiling in TILINGS for fma in (False, True)
     ]  # fmt: skip
     return build_shared([KERNEL_INCLUDES + "\n".join(kernels), RUNTIME / "numerics.c"], cc=cc)
 
 
-def run(case: OpCase, tiling: Tiling, fma: bool, cc: str) -> list[Array]:
+def run(case: OpCase, tiling: Tiling, fma: bool, cc: str, dtype: DType = FLOAT32) -> list[Array]:
     """The outputs of one kernel."""
-    compiled = CompiledCase(case, tiling, fma=fma)
+    compiled = CompiledCase(case, tiling, fma=fma, dtype=dtype)
     pointers = [array.ctypes.data for array in compiled.operands]
-    library(cc)[name(case, tiling, fma)]((ctypes.c_void_p * len(pointers))(*pointers))
+    library(cc, dtype)[name(case, tiling, fma)]((ctypes.c_void_p * len(pointers))(*pointers))
     return compiled.results
 
 
@@ -63,6 +78,35 @@ def test_within_the_bound(case: OpCase, fma: bool) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_same_bits_for_every_tiling_and_compiler(case: OpCase, fma: bool) -> None:
     runs = [run(case, tiling, fma, cc) for tiling in TILINGS for cc in COMPILERS]
+    for other in runs[1:]:
+        assert [r.tobytes() for r in other] == [r.tobytes() for r in runs[0]]
+
+
+@pytest.mark.parametrize(("dtype", "case"), RESTING)
+def test_what_rests_in_16_bits_is_rounded_once(dtype: DType, case: OpCase) -> None:
+    """On inputs that 16 bits hold: float32's bound, and half of a last place where the result rests in 16 bits."""
+    resting_types = CompiledCase(case, TILINGS[0], fma=False, dtype=dtype).spec.types
+    inputs = [real(x.astype(type_.dtype.numpy)) for x, type_ in zip(case.draw(), resting_types, strict=False)]
+    inputs = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in inputs]
+    exact = spec(case.kind).reference(inputs, case.case.attrs)
+    results = run(case, TILINGS[0], False, COMPILERS[0], dtype)
+    for got, want, size in zip(results, exact, magnitude(case, inputs), strict=True):
+        if real(got).dtype.kind != "f":
+            np.testing.assert_array_equal(got, want)
+        else:
+            allowed = (terms(case) + 8) * UNIT * size + (half_place(dtype, want) if got.dtype == dtype.numpy else 0)
+            assert np.all(np.abs(got.astype(np.float64) - want) <= allowed)
+
+
+def half_place(dtype: DType, x: Array) -> Array:
+    """Half of the distance of neighbours around numbers."""
+    info = ml_dtypes.finfo(dtype.numpy)
+    return np.maximum(np.abs(x), float(info.smallest_normal)) * float(info.eps) / 2
+
+
+@pytest.mark.parametrize(("dtype", "case"), RESTING)
+def test_same_bits_in_16_bits_for_every_tiling_and_compiler(dtype: DType, case: OpCase) -> None:
+    runs = [run(case, tiling, True, cc, dtype) for tiling in TILINGS for cc in COMPILERS]
     for other in runs[1:]:
         assert [r.tobytes() for r in other] == [r.tobytes() for r in runs[0]]
 
@@ -148,6 +192,37 @@ def contrast(g: Array, *activity: Array, a: Mapping[str, Any]) -> list[Array]:
     return [np.array([g.max() + a["threshold"] + 1 + spread])]
 
 
+def by_chance(update: Callable[..., list[Array]], weight: int) -> Callable[..., list[Array]]:
+    """Rounding by chance moves the weight by less than a last place, whichever side an error of the rest leads to.
+
+    Which side it is, and how likely, is what the conversions' own tests are for.
+    """
+
+    def magnitudes(n: Array, *operands: Array, a: Mapping[str, Any]) -> list[Array]:
+        del n
+        sizes = update(*operands, a=a)
+        sizes[weight] = sizes[weight] * LAST_PLACE[a["dtype"]]
+        return sizes
+
+    return magnitudes
+
+
+def with_rest(update: Callable[..., list[Array]], weight: int) -> Callable[..., list[Array]]:
+    """What is left of a weight, likewise."""
+
+    def magnitudes(rest: Array, w: Array, *operands: Array, a: Mapping[str, Any]) -> list[Array]:
+        sizes = update(w + rest, *operands, a=a)
+        return [*sizes, sizes[weight] * LAST_PLACE[a["dtype"]]]
+
+    return magnitudes
+
+
+LAST_PLACE = {"float16": 2**11, "bfloat16": 2**14}
+"""A last place in 16 bits over (n + 8) u, at least, with n = 0."""
+UPDATES = {"sgd": (sgd, 0), "momentum": (momentum, 1), "adam": (adam, 2), "lion": (lion, 0)}
+"""Updates, and which of their results is the weight."""
+
+
 MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     **RECURRENT,
     "tanh_grad": lambda dy, y, a: [dy * (1 + y * y)],
@@ -176,7 +251,9 @@ MAGNITUDES: dict[str, Callable[..., list[Array]]] = {
     "random_dense": lambda x, a: [np.repeat(x.sum(1, keepdims=True), a["units"], 1) * a["scale"]],
     "random_target": lambda y, a: [np.ones((len(y), a["units"]))],
     "random_projection": lambda y, a: [np.repeat(y.sum(1, keepdims=True), a["units"], 1) * a["scale"]],
-    "sgd": sgd, "momentum": momentum, "adam": adam, "lion": lion,
+    **{kind: size for kind, (size, _) in UPDATES.items()},
+    **{f"{kind}_stochastic": by_chance(*update) for kind, update in UPDATES.items()},
+    **{f"{kind}_carried": with_rest(*update) for kind, update in UPDATES.items()},
     "accumulate": lambda s, g, phase, a: [s + g / a["every"]],
     "contrast": contrast, "contrast_grad": lambda g, a: [(1 + a["threshold"] + g) / len(g)],
     "peer_grad": lambda m, a: [2 * a["peer"] / len(m) * (m + m.mean())],

@@ -22,7 +22,7 @@ from strop.compiler.ops import spec
 from strop.compiler.ops.base import Case, f32
 from strop.compiler.optim import SGD, Adam, Constant, Cosine, Linear, Lion, Optimizer, Schedule, StepDecay
 from strop.compiler.plan import place
-from strop.compiler.rules import Backprop, HeadOnly, TpSGD
+from strop.compiler.rules import Backprop, HeadOnly, MonoForward, TpSGD
 from strop.compiler.schedules import Tiling
 from strop.errors import UsageError
 from strop.host.cli.choices import optimizer_of
@@ -80,6 +80,8 @@ EXTRAS: dict[str, tuple[dict[str, Any], Callable[[Torch], Any]]] = {
     "warm step": ({"schedule": StepDecay(5), "warmup": 3}, lambda o: warm(o, 3, lr_scheduler.StepLR(o, 5, 0.1))),
     "value": ({"clip_value": 0.05}, lambda o: None),
     "norm": ({"clip_norm": 0.2}, lambda o: None),
+    "all norms": ({"clip_global_norm": 0.3}, lambda o: None),
+    "both norms of means": ({"clip_norm": 0.2, "clip_global_norm": 0.25, "accumulate": 2}, lambda o: None),
     "mean": ({"accumulate": 3}, lambda o: None),
     "all": (
         {"schedule": Cosine(9), "warmup": 2, "clip_value": 0.05, "clip_norm": 0.1, "accumulate": 3},
@@ -105,6 +107,8 @@ def torch_training(p: Program, settings: Optimizer, optimizer: Torch, scheduler:
                     nn.utils.clip_grad_value_(parameter, settings.clip_value)
                 if settings.clip_norm:
                     nn.utils.clip_grad_norm_(parameter, settings.clip_norm)
+            if settings.clip_global_norm:
+                nn.utils.clip_grad_norm_(list(params.values()), settings.clip_global_norm)
             optimizer.step()
             optimizer.zero_grad()
             if scheduler:
@@ -142,11 +146,11 @@ def samples(count: int) -> list[tuple[Array, Array]]:
     return [(rng.standard_normal((2, 1, 6, 6)), rng.integers(0, 4, 2)) for _ in range(count)]
 
 
-RULES = {"backprop": Backprop(), "tpsgd": TpSGD(), "head-only": HeadOnly()}
+RULES = {"backprop": Backprop(), "tpsgd": TpSGD(), "mono-forward": MonoForward(), "head-only": HeadOnly()}
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("extra", ["nothing", "step", "linear", "warm cosine", "value", "norm", "mean", "all"])
+@pytest.mark.parametrize("extra", ["nothing", "step", "warm cosine", "value", "norm", "all norms", "mean", "all"])
 @pytest.mark.parametrize("base", ["momentum", "adam", "lion"])
 def test_the_reference_agrees(base: str, extra: str, rule: str) -> None:
     """Also when both go on from the reference's state, in the middle of an accumulation."""
@@ -234,6 +238,21 @@ def test_only_a_norm_stores_a_gradient(extra: dict[str, Any], stored: bool, batc
     assert (largest == 4 * 30 * 40) is stored
 
 
+@pytest.mark.parametrize(("accumulate", "stored"), [(1, True), (2, False)])
+def test_the_norm_of_all_stores_all_gradients(accumulate: int, stored: bool) -> None:
+    """At the same time; and none if their sums are stored already. No update comes before the norm."""
+    program = compiled(
+        Net(40).dense(30).act("tanh").dense(4).program(), Backprop(), "cross_entropy",
+        SGD(clip_global_norm=1, accumulate=accumulate),
+    )  # fmt: skip
+    params = sum(value.bytes for value in program.of(Role.PARAM))
+    peak = place(program).peak("train_step")[0]
+    assert (peak > params) if stored else (peak < params / 4)
+    writes = [{program.values[name].role for name in op.outputs} for op in program.train_step]
+    norm = next(i for i, op in enumerate(program.train_step) if "optim.factor" in op.outputs)
+    assert not any(Role.PARAM in roles for roles in writes[:norm])
+
+
 # --- generated code ----------------------------------------------------------------------------------------------
 
 
@@ -291,7 +310,8 @@ def test_rates_keep_their_bound_at_every_step(kind: str, fma: bool) -> None:
         (lambda: Lion(beta2=1.0), "beta2"), (lambda: Lion(weight_decay=-1), "weight_decay"),
         (lambda: Lion(weight_decay=float("inf")), "weight_decay"), (lambda: SGD(warmup=-1), "warmup"),
         (lambda: SGD(warmup=2.5), "warmup"), (lambda: SGD(clip_value=0), "clip_value"),
-        (lambda: SGD(clip_norm=float("nan")), "clip_norm"), (lambda: Adam(accumulate=0), "accumulate"),
+        (lambda: SGD(clip_norm=float("nan")), "clip_norm"), (lambda: SGD(clip_global_norm=0), "clip_global_norm"),
+        (lambda: Adam(accumulate=0), "accumulate"),
         (lambda: Adam(accumulate=1 << 25), "accumulate"), (lambda: Cosine(0), "steps"), (lambda: Linear(2.5), "steps"),
         (lambda: Cosine(5, final=1.5), "final"), (lambda: StepDecay(0), "every"), (lambda: StepDecay(3, 0), "factor"),
         (lambda: StepDecay(3, 1.5), "factor"),

@@ -20,14 +20,20 @@ from strop.compiler.rules import Backprop, HeadOnly, Rule, TpSGD
 from strop.compiler.verify import verify
 from strop.errors import CaptureError, RuleError, VerifyError
 from strop.host.reference import reference
+from strop.nn import LeakyRNN
 
 STEPS, WIDTH, HIDDEN = 7, 3, 5
-KINDS: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
+KINDS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "tanh": (nn.RNN, {}),
     "relu": (nn.RNN, {"nonlinearity": "relu", "bias": False}),
     "gru": (nn.GRU, {}),
     "lstm": (nn.LSTM, {}),
+    "leaky": (LeakyRNN, {"leak": 0.75}),
 }
+
+
+FIRST: tuple[dict[str, Any], ...] = ({}, {"batch_first": True})
+"""What torch's own layers have to be told."""
 
 
 class Net(nn.Module):
@@ -38,7 +44,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         make, own = KINDS[kind]
         self.use = use
-        self.r = make(WIDTH, HIDDEN, num_layers=layers, **{"batch_first": True, **own, **settings})
+        self.r = make(WIDTH, HIDDEN, num_layers=layers, **{**FIRST[make is not LeakyRNN], **own, **settings})
         self.f = nn.Linear(HIDDEN * (STEPS if use == "flatten" else 1), 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,7 +215,7 @@ def test_inference_and_truncated_training_need_memory_for_few_steps(kind: str) -
 
 def test_whole_sequences_are_kept_once() -> None:
     """States and four gates a step; errors take over the gates' memory."""
-    floats = {"tanh": 2, "gru": 5, "lstm": 6}
+    floats = {"tanh": 2, "gru": 5, "lstm": 6, "leaky": 2}
     for kind, each in floats.items():
         peak = long(kind, 100, Backprop()).plan.peak("train_step")[0]
         assert 4 * HIDDEN * each * 100 <= peak < 4 * HIDDEN * (each * 100 + 20)

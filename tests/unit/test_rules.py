@@ -22,9 +22,11 @@ from strop.compiler.rules import (
     Backprop,
     Blocks,
     CaFo,
+    FeTrIL,
     FixedM,
     HeadOnly,
     MonoForward,
+    Pepita,
     Sparse,
     TpSGD,
     rule_class,
@@ -355,13 +357,15 @@ def test_tpsgd_passes_nothing_from_layer_to_layer(network: str, loss: str) -> No
     assert network == "mlp" or not np.array_equal(changed[first], step(p, Backprop(), loss)[0][first]) or last in head
 
 
-def test_layers_end_before_pooling_and_sums() -> None:
+def test_layers_end_behind_max_pools_and_before_means() -> None:
     blocks = [[op.kind for op in block.ops] for block in layerwise(NETWORKS["cnn"]())]
     assert blocks == [
-        ["conv2d", "batch_norm", "relu"],
-        ["max_pool2d_argmax", "conv2d", "leaky_relu"],
+        ["conv2d", "batch_norm", "relu", "max_pool2d_argmax"],
+        ["conv2d", "leaky_relu"],
         ["avg_pool2d", "reshape", "dense"],
     ]
+    apart = [[op.kind for op in block.ops] for block in layerwise(NETWORKS["cnn"](), pools=False)]
+    assert apart[:2] == [["conv2d", "batch_norm", "relu"], ["max_pool2d_argmax", "conv2d", "leaky_relu"]]
 
 
 # --- what stays fixed --------------------------------------------------------------------------------------------
@@ -460,6 +464,12 @@ def test_what_no_rule_trains_may_be_frozen(rule: type[Rule]) -> None:
     assert np.any(step(image("tanh"), rule(), "cross_entropy")[0]["l0.weight"])
 
 
+def at_every_step(*, last: bool = False) -> Program:
+    """A dense layer on each of 4 steps of 3 features, and behind it the last one, on all steps together or on each."""
+    net = Net(4, 3, batch=2).view(8, 3).dense(5).act("tanh")
+    return net.dense(6).view(2, 24).program() if last else net.view(2, 20).dense(4).program()
+
+
 REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "everything frozen": (
         lambda: Backprop(freeze=("*",)).apply(mlp(), "mse", SGD()), "every parameter is frozen",
@@ -506,6 +516,20 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "a sigmoid in front of bce": (
         lambda: Backprop().apply(Net(5).dense(3).act("sigmoid").program(), "bce", SGD()),
         "the network ends in a sigmoid, which the bce loss applies itself",
+    ),
+    "a layer at every step": (
+        lambda: MonoForward().apply(at_every_step(), "cross_entropy", SGD()),
+        "the layer works at each of 4 steps, so a sample has 4 rows of activity for one label (l2 (tanh)). Take the",
+    ),
+    "a last layer at every step": (
+        lambda: FeTrIL().apply(at_every_step(last=True), "cross_entropy", SGD()), "works at each of 4 steps",
+    ),
+    "two passes at every step": (
+        lambda: Pepita().apply(at_every_step(), "cross_entropy", SGD()), "works at each of 4 steps",
+    ),
+    "logits at every step": (
+        lambda: MonoForward().apply(Net(4, 3).view(4, 3).dense(5).view(1, 4, 5).program(), "cross_entropy", SGD()),
+        "the network's output has shape (1, 4, 5). End the network with one row a sample",
     ),
     "a weight in two layers": (lambda: TpSGD().apply(tied(), "mse", SGD()), "l0.weight is shared by 2 blocks"),
 }  # fmt: skip

@@ -73,7 +73,7 @@ def marked(x: Array, marks: Array) -> Array:
 
 
 @pytest.mark.parametrize("peer", [0.0, 0.3])
-@pytest.mark.parametrize(("goodness", "threshold"), [("sum", None), ("mean", None), ("mean", 0.3)])
+@pytest.mark.parametrize(("goodness", "threshold"), [("sum", None), ("mean", None), ("sharp", None), ("mean", 0.3)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_forward_forward_hidden_layers(batch: int, goodness: str, threshold: float | None, peer: float) -> None:
     """dJ/dy = (sigmoid(g - theta) - right) dg/dy / 2B, where y > 0, with the input normalised and held constant."""
@@ -84,8 +84,8 @@ def test_forward_forward_hidden_layers(batch: int, goodness: str, threshold: flo
     for name, units in (("l0", 6), ("l2", 5)):
         xh = unit(a)
         a = np.maximum(xh @ s.w[f"{name}.weight"].T + s.w[f"{name}.bias"], 0)
-        share = 1 if goodness == "sum" else 1 / units
-        theta = threshold or {"sum": units, "mean": 2}[goodness]
+        share = {"sum": 1, "mean": 1 / units, "sharp": 8 / units}[goodness]
+        theta = threshold or {"sum": units}.get(goodness, 2)
         dg = (sigmoid((a * a).sum(1) * share - theta) - right) / (2 * batch)
         dy = 2 * share * dg[:, None] * a
         running = 0.9 * 0.5 + 0.1 * a[:batch].mean(0)
@@ -111,7 +111,7 @@ def test_forward_forward_head_learns_the_task_on_neutral_rows(batch: int) -> Non
 
 
 def test_forward_forward_by_labels_leaves_the_head_alone() -> None:
-    s = Step(deep(3), ForwardForward(prediction="labels"))
+    s = Step(deep(3), ForwardForward("sum", prediction="labels"))
     assert {v.name for v in s.program.of(Role.PARAM)} == {"l0.weight", "l0.bias", "l2.weight", "l2.bias"}
     a, total = np.concatenate([marked(s.x, np.eye(4)[y]) for y in (s.y, wrong(s.y, 4))]), 0.0
     for name, units in (("l0", 6), ("l2", 5)):
@@ -122,7 +122,7 @@ def test_forward_forward_by_labels_leaves_the_head_alone() -> None:
 
 
 @pytest.mark.parametrize(("layers", "counted"), [(1, (0,)), (2, (1,)), (3, (1, 2))])
-@pytest.mark.parametrize("goodness", ["sum", "mean"])
+@pytest.mark.parametrize("goodness", ["sum", "mean", "sharp"])
 def test_forward_forward_answers_with_the_goodness_of_each_label(
     layers: int, counted: tuple[int, ...], goodness: str
 ) -> None:
@@ -138,7 +138,7 @@ def test_forward_forward_answers_with_the_goodness_of_each_label(
         a = marked(x, np.tile(np.eye(11)[label], (2, 1)))
         for layer in range(layers):
             a = np.maximum(unit(a) @ w[f"l{2 * layer}.weight"].T + w[f"l{2 * layer}.bias"], 0)
-            total = (a * a).sum(1) if goodness == "sum" else (a * a).mean(1)
+            total = (a * a).sum(1) * {"sum": 1, "mean": 1 / a.shape[1], "sharp": 8 / a.shape[1]}[goodness]
             expected[:, label] += total * (layer in counted)
     np.testing.assert_allclose(Interpreter(p).infer(x), expected, rtol=1e-12)
 
@@ -297,6 +297,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }  # fmt: skip
 SETTINGS = {
     "ff": ("dense", ForwardForward(seed=4)),
+    "ff-sum": ("dense", ForwardForward("sum")),
     "ff-mean-peer": ("dense", ForwardForward("mean", 1.5, peer=0.5)),
     "ff-labels": ("dense", ForwardForward(prediction="labels", peer=0.03)),
     "ff-frozen": ("dense", ForwardForward(freeze=("1.*", "*.bias"))),

@@ -12,17 +12,30 @@ from strop.compiler.ir import Role
 
 
 def _recurrent(kind: str, call: Call) -> str:
-    """Emit the layers; bind the results, and the last steps that are taken of them. Returns every step (B,T,H)."""
+    """Emit torch's layers, of two weights and, if there are any, two biases."""
     _check(call)
+    return _stack(call, kind, 4)
+
+
+def _leaky(call: Call) -> str:
+    """Emit leaky layers, which have one bias."""
+    return _stack(call, "leaky_rnn", 3, leak=call.args["leak"])
+
+
+def _stack(call: Call, kind: str, tensors: int, **attrs: float) -> str:
+    """Emit the layers; bind the results, and the last steps that are taken of them. Returns every step (B,T,H).
+
+    tensors: of a layer with biases.  attrs: of each layer.
+    """
     x = call.activation()
     if len(call.shape(x)) != 3 or call.shape(x)[1] < 2:
         layout = "(batch, steps, features) with at least 2 steps"
         raise call.refusal(f"reads an input of shape {call.shape(x)}", do=f"Give it an input of shape {layout}")
     at, last = _swapped(call, x, f"{call.stem(kind)}.x"), []
-    for number, weights in enumerate(_layers(call)):
+    for number, weights in enumerate(_layers(call, tensors)):
         top = number == call.args["num_layers"] - 1
         stem = call.stem(kind) if top else f"{call.stem(kind)}.l{number}"
-        at, state, *_ = call.reader.b.emit(kind, (at, *weights), stem, loc=call.loc, truncate=0)
+        at, state, *_ = call.reader.b.emit(kind, (at, *weights), stem, loc=call.loc, truncate=0, **attrs)
         last.append(state)
     steps = _swapped(call, at, f"{at}.steps")
     _bind(call, steps, last)
@@ -55,11 +68,11 @@ def _check(call: Call) -> None:
             raise call.refusal("starts from a state of its own", do="Start from zeros: call it with its input alone")
 
 
-def _layers(call: Call) -> Iterator[list[str]]:
-    """Weights layer by layer: w_ih, w_hh and, if there are any, b_ih, b_hh."""
+def _layers(call: Call, tensors: int) -> Iterator[list[str]]:
+    """Weights layer by layer: w_ih, w_hh and the biases, if there are any."""
     nodes = list(call.args["params"])
     each = len(nodes) // call.args["num_layers"]
-    if each != (4 if call.args["has_biases"] else 2):
+    if each != (tensors if call.args["has_biases"] else 2):
         raise call.refusal("projects its state", do="Leave proj_size out")
     for first in range(0, len(nodes), each):
         yield [call.weight(node) for node in nodes[first : first + each]]
@@ -116,4 +129,5 @@ HANDLERS: dict[str, Handler] = {
     "rnn_relu": partial(_recurrent, "rnn_relu"),
     "gru": partial(_recurrent, "gru"),
     "lstm": partial(_recurrent, "lstm"),
+    "leaky_rnn": _leaky,
 }

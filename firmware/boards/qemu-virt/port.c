@@ -1,7 +1,7 @@
 /*
- * QEMU's RISC-V "virt" machine: a 16550 UART, minstret, and the test device that ends the emulator.
+ * QEMU's RISC-V "virt" machine: a 16550 UART, minstret, parallel flash, and the test device that ends the emulator.
  * Sources: QEMU 7.2 hw/riscv/virt.c (addresses), hw/char/serial.c (UART), hw/intc/sifive_plic.c (interrupt
- * controller), hw/misc/sifive_test.c (exit).
+ * controller), hw/block/pflash_cfi01.c (flash), hw/misc/sifive_test.c (exit).
  */
 #include "port.h"
 
@@ -78,7 +78,7 @@ void strop_port_write(const uint8_t *buf, size_t n) {
 }
 
 /* Read the upper half again until it stood still (unprivileged specification 20191213, 10.1). */
-uint64_t strop_port_counter(void) {
+static uint64_t instructions(void) {
     uint32_t high, low, again;
     do {
         __asm__ volatile("csrr %0, minstreth\n\tcsrr %1, minstret\n\tcsrr %2, minstreth"
@@ -87,8 +87,80 @@ uint64_t strop_port_counter(void) {
     return (uint64_t)high << 32 | low;
 }
 
+#if defined(STROP_HARTS) && STROP_HARTS > 1
+/* hw/intc/riscv_aclint.c: one word a hart, a software interrupt as long as it is 1. */
+#define SOFTWARE_INTERRUPT(hart) REGISTER(0x02000000 + 4 * (hart))
+#define MIE_SOFTWARE 0x8
+
+extern uint64_t strop_team_hidden;
+
+void strop_port_wake(int hart) { SOFTWARE_INTERRUPT(hart) = 1; }
+
+/* Never taken, as the UART's, which must not wake a hart that waits for another. */
+void strop_port_sleep(int hart) {
+    uint32_t enabled;
+    __asm__ volatile("csrrw %0, mie, %1\n\twfi\n\tcsrw mie, %0" : "=&r"(enabled) : "r"(MIE_SOFTWARE) : "memory");
+    SOFTWARE_INTERRUPT(hart) = 0;
+}
+
+/* With -icount, QEMU 7.2 counts the instructions of all harts together in each hart's minstret. */
+uint64_t strop_port_counter_raw(void) { return instructions(); }
+
+uint64_t strop_port_counter(void) { return instructions() - strop_team_hidden; }
+#else
+uint64_t strop_port_counter(void) { return instructions(); }
+#endif
+
 _Noreturn void strop_port_exit(int status) {
     TEST_FINISHER = status == 0 ? FINISH_PASS : (uint32_t)status << 16 | FINISH_FAIL;
     for (;;) {
     }
 }
+
+#ifdef STROP_STORE_ORIGIN
+/* Two 16-bit chips side by side, so every command stands in both halves of a word. Intel StrataFlash (28F640J3)
+ * datasheet, table 4 (commands) and 5.7 (status register). */
+#define STORE(offset) REGISTER(STROP_STORE_ORIGIN + (offset))
+enum { PROGRAM = 0x00400040, ERASE = 0x00200020, CONFIRM = 0x00D000D0, CLEAR_STATUS = 0x00500050,
+       READ_ARRAY = 0x00FF00FF };
+enum { READY = 0x00800080, FAILED = 0x003A003A }; /* status; the errors of erase, program, voltage and lock */
+
+/* Waits for the end of a command, and returns whether it failed. */
+static int store_failed(uint32_t offset) {
+    uint32_t status;
+    while (((status = STORE(offset)) & READY) != READY) {
+    }
+    return (status & FAILED) != 0;
+}
+
+/* Back from commands to contents, which is slow in the emulator. */
+static void store_show(uint32_t offset) {
+    STORE(offset) = CLEAR_STATUS;
+    STORE(offset) = READ_ARRAY;
+    __asm__ volatile("" ::: "memory");
+}
+
+int strop_port_store_read(uint32_t offset, void *data, uint32_t n) {
+    __builtin_memcpy(data, (const void *)(STROP_STORE_ORIGIN + offset), n);
+    return 0;
+}
+
+int strop_port_store_erase(uint32_t offset) {
+    STORE(offset) = ERASE;
+    STORE(offset) = CONFIRM;
+    const int failed = store_failed(offset);
+    store_show(offset);
+    return failed;
+}
+
+int strop_port_store_write(uint32_t offset, const void *data, uint32_t n) {
+    int failed = 0;
+    for (uint32_t i = 0; i < n && !failed; i += sizeof(uint32_t)) {
+        STORE(offset + i) = PROGRAM;
+        STORE(offset + i) = *(const uint32_t *)((uintptr_t)data + i);
+        failed = store_failed(offset + i);
+    }
+    store_show(offset);
+    return failed;
+}
+#endif

@@ -1,0 +1,258 @@
+"""Prints kernels in vectors: loops marked `vectorized` become calls of runtime/lanes.h, one a vector.
+
+A loop over lanes holds stores only. What its variable does not occur in stays a scalar; an operand is a vector that is
+loaded from the lanes' places, any distance apart. What has no vector form is a LowerError: the kernel stays scalar.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+from strop.compiler.cprint import ATOM, BINARY, Printer
+from strop.errors import LowerError
+
+VECTORIZED = 2
+"""TVM's kind of a loop over lanes."""
+
+WIDTHS = (8, 16, 32, 64)
+"""Lanes of the types in runtime/lanes.h."""
+
+ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
+COMPARISONS = {"GT": ("gt", False), "GE": ("ge", False), "LT": ("gt", True), "LE": ("ge", True), "EQ": ("eq", False)}
+"""Function, and whether the operands change places."""
+
+
+IN_MEMORY = {"float32": "", "uint8": "_u8"}
+"""What lanes can lie in memory as, and how the functions that load and store them end. In registers all are floats."""
+
+
+def width_of(lanes: int) -> int:
+    """The smallest type that holds so many lanes."""
+    return next(width for width in WIDTHS if width >= lanes)
+
+
+class VectorPrinter(Printer):
+    """A Printer that knows loops over lanes.
+
+    lane: the variable of the loop being printed.  prefix, count: of its functions, and how many lanes it has.
+    tiles: of each register tile of vectors, the distance of lanes in it, and how many they are.
+    """
+
+    lane: Any = None
+    prefix = count = ""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.tiles: dict[Any, tuple[int, int]] = {}
+        self.undeclared: dict[Any, tuple[Any, int, int]] = {}
+        self.bound: list[Any] = []
+
+    @contextmanager
+    def _lanes(self, loop: Any) -> Iterator[Any]:
+        """Print the loop's body as of one vector."""
+        if self.lane is not None:
+            raise LowerError("a loop over lanes lies in another")
+        extent = int(loop.extent)
+        self.vars[loop.loop_var] = ""
+        self.lane, self.prefix, self.count = loop.loop_var, f"strop_x{width_of(extent)}", str(extent)
+        try:
+            yield loop.body
+        finally:
+            self.lane = None
+
+    def _For(self, node: Any) -> None:
+        if not _is_lanes(node):
+            super()._For(node)
+            return
+        with self._lanes(node) as body:
+            self.statement(body)
+
+    def _guard(self, node: Any) -> str | None:
+        """Of a loop over lanes: what guards its only store."""
+        if not _is_lanes(node):
+            return super()._guard(node)
+        with self._lanes(node) as body:
+            return super()._guard(body)
+
+    def _add(self, part: Any) -> None:
+        if not _is_lanes(part):
+            super()._add(part)
+            return
+        with self._lanes(part) as body:
+            super()._add(body)
+
+    def _conditions(self, node: Any) -> dict[str, Any]:
+        if not _is_lanes(node):
+            return super()._conditions(node)
+        with self._lanes(node) as body:
+            found = super()._conditions(body)
+        return {text: part for text, part in found.items() if not self.bounds.depends(part, node.loop_var)}
+
+    def _IfThenElse(self, node: Any) -> None:
+        if self.lane is not None and self._is_vector(node.condition):
+            raise LowerError("a condition differs between lanes", where=str(node.condition))
+        super()._IfThenElse(node)
+
+    def _AllocBuffer(self, node: Any) -> None:
+        """A register tile is declared when its first use has shown whether it is one of vectors."""
+        self.undeclared[node.buffer] = (node, len(self.lines), self.depth)
+        self.lines.append("")
+
+    def _declare(self, buffer: Any, index: Any) -> None:
+        node, at, depth = self.undeclared.pop(buffer)
+        lines, self.lines, here, self.depth = self.lines, [], self.depth, depth
+        if self.lane is None or not self._is_vector(index):
+            super()._AllocBuffer(node)
+        else:
+            self._vectors(node, index)
+        (lines[at],), self.lines, self.depth = self.lines, lines, here
+
+    def _vectors(self, node: Any, index: Any) -> None:
+        _check(node.buffer.dtype)
+        name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), int(self.count)
+        self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
+        count = _size(node.buffer) // lanes
+        self._line(f"strop_f32x{width_of(lanes)} {', '.join(self._tile(name, count, i) for i in range(count))};")
+
+    @staticmethod
+    def _tile(name: str, count: int, index: int) -> str:
+        return name if count == 1 else f"{name}{'_' if name[-1].isdigit() else ''}{index}"
+
+    def _element(self, buffer: Any, indices: Any) -> str:
+        (index,) = indices
+        if buffer in self.undeclared:
+            self._declare(buffer, index)
+        if buffer not in self.tiles:
+            return super()._element(buffer, indices)
+        own, lanes = self.tiles[buffer]
+        slope, base = self.bounds.lanes(index, self.lane) if self.lane is not None else (0, index)
+        if slope != own or type(base).__name__ != "IntImm" or str(lanes) != self.count:
+            raise LowerError(f"register tile {self.buffers[buffer]} is indexed by a loop that is not unrolled")
+        outer, inner = divmod(int(base), own * lanes)
+        return self._tile(self.buffers[buffer], _size(buffer) // lanes, outer * own + inner)
+
+    def _assign(self, node: Any, value: Any) -> None:
+        if self.lane is None:
+            super()._assign(node, value)
+        elif self._in_registers(node.buffer):
+            self._line(f"{self._target(node)} = {self.vector(value)};")
+        else:
+            place, kind = self._lanes_of(node.buffer, node.indices), IN_MEMORY[str(node.buffer.dtype)]
+            self._line(f"{self.prefix}_store{kind}({place}, {self.vector(value)}, {self.count});")
+
+    def _Bind(self, node: Any) -> None:
+        if self.lane is None or not self._is_vector(node.value):
+            super()._Bind(node)
+            return
+        vector, name = self.vector(node.value), self._variable(node.var)
+        self.bound.append(node.var)
+        self._line(f"const strop_f32x{width_of(int(self.count))} {name} = {vector};")
+
+    def _in_registers(self, buffer: Any) -> bool:
+        return buffer in self.tiles or buffer in self.undeclared
+
+    def _lanes_of(self, buffer: Any, indices: Any) -> str:
+        """`address, stride` of the lanes."""
+        _check(buffer.dtype)
+        (index,) = indices
+        slope, base = self.bounds.lanes(index, self.lane)
+        if slope < 1:
+            raise LowerError("lanes lie in no row", where=str(index))
+        name, text = self.buffers[buffer], self.expression(base, BINARY["Add"][1])
+        return f"{name}, {slope}" if text == "0" else f"{name} + {text}, {slope}"
+
+    def expression(self, node: Any, outer: int = -1) -> str:
+        """C of an expression: a vector where it differs between lanes."""
+        if self.lane is not None and self._is_vector(node):
+            return self.vector(node)
+        return super().expression(node, outer)
+
+    def _is_vector(self, node: Any) -> bool:
+        return any(self.bounds.depends(node, var) for var in (self.lane, *self.bound))
+
+    def vector(self, node: Any) -> str:
+        """C of a vector. A scalar is spread over all lanes."""
+        _check(node.ty.dtype)
+        if not self._is_vector(node):
+            text = self.expression(node, ATOM)
+            return self._call("fill", text if str(node.ty.dtype) == "float32" else f"(float){text}")
+        kind = type(node).__name__
+        if kind in ARITHMETIC and str(node.ty.dtype) == "float32":
+            return self._arithmetic(kind, node.a, node.b)
+        if kind in ("Max", "Min"):
+            a, b = self.vector(node.a), self.vector(node.b)
+            return self._call("pick_gt", *((a, b) if kind == "Max" else (b, a)), a, b)
+        if kind == "TensorLoad":
+            if self._in_registers(node.source):
+                return self._element(node.source, node.indices)
+            kind = IN_MEMORY[str(node.source.dtype)]
+            return self._call(f"load{kind}", self._lanes_of(node.source, node.indices))
+        if kind == "Var":
+            return self.vars[node]
+        if kind == "Select":
+            return self._pick(node.condition, node.true_value, node.false_value)
+        if kind == "Call":
+            return self._function(node)
+        raise LowerError(f"no vector form of a {kind} node", where=str(node)[:80])
+
+    def _call(self, function: str, *arguments: str) -> str:
+        return f"{self.prefix}_{function}({', '.join(arguments)}, {self.count})"
+
+    def _arithmetic(self, kind: str, a: Any, b: Any) -> str:
+        if self.fma and kind in ("Add", "Sub"):
+            if type(b).__name__ == "Mul":
+                return self._multiply_add("fma" if kind == "Add" else "fnma", b, self.vector(a))
+            if type(a).__name__ == "Mul":
+                rest = self.vector(b) if kind == "Add" else self._call("sub_fv", "-0.0f", self.vector(b))
+                return self._multiply_add("fma", a, rest)
+        if not self._is_vector(b):
+            return self._call(f"{ARITHMETIC[kind]}_vf", self.vector(a), self.expression(b))
+        if not self._is_vector(a):
+            return self._call(f"{ARITHMETIC[kind]}_fv", self.expression(a), self.vector(b))
+        return self._call(ARITHMETIC[kind], self.vector(a), self.vector(b))
+
+    def _multiply_add(self, name: str, product: Any, rest: str) -> str:
+        a, b = product.a, product.b
+        if not self._is_vector(a) and not self._is_vector(b):
+            return self._call(f"{name}_fvv", self.expression(a), self._call("fill", self.expression(b)), rest)
+        if not self._is_vector(b):
+            a, b = b, a
+        if not self._is_vector(a):
+            return self._call(f"{name}_fvv", self.expression(a), self.vector(b), rest)
+        return self._call(name, self.vector(a), self.vector(b), rest)
+
+    def _pick(self, condition: Any, then: Any, otherwise: Any) -> str:
+        """A choice lane by lane. Both sides are evaluated: neither may lie outside of memory."""
+        kind = type(condition).__name__
+        if kind not in COMPARISONS or str(condition.a.ty.dtype) not in IN_MEMORY or not self._is_vector(condition):
+            raise LowerError("no vector form of a choice", where=str(condition)[:80])
+        name, swapped = COMPARISONS[kind]
+        a, b = self.vector(condition.a), self.vector(condition.b)
+        sides = (b, a) if swapped else (a, b)
+        return self._call(f"pick_{name}", *sides, self.vector(then), self.vector(otherwise))
+
+    def _function(self, node: Any) -> str:
+        name = str(node.op.name)
+        if name.endswith("if_then_else"):
+            return self._pick(*node.args)
+        function = str(node.args[0].value) if "call" in name and "extern" in name else name
+        if function == "strop_sqrtf":
+            return self._call("sqrt", self.vector(node.args[1]))
+        if function == "strop_reluf":
+            x, zero = self.vector(node.args[1]), self._call("fill", "0.0f")
+            return self._call("pick_gt", x, zero, x, zero)
+        raise LowerError(f"no vector form of {function}")
+
+
+def _is_lanes(node: Any) -> bool:
+    return type(node).__name__ == "For" and int(node.kind) == VECTORIZED
+
+
+def _size(buffer: Any) -> int:
+    return prod(int(extent) for extent in buffer.shape)
+
+
+def _check(dtype: Any) -> None:
+    if str(dtype) not in IN_MEMORY:
+        raise LowerError(f"no vectors of {dtype}")

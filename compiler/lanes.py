@@ -1,0 +1,243 @@
+"""How loops are laid over the lanes of a vector unit: always over outputs, so each keeps the order of its sum.
+
+The lanes of a reduction are the channels of an image, or the last axis of a matrix: neither padding nor a stride
+then differs between lanes. Loads and stores may have any distance between lanes.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from math import prod
+from typing import Any
+
+from strop.compiler.schedules import (
+    Stage,
+    Tiling,
+    divisor,
+    extent_of,
+    inline,
+    loops_of,
+    nests,
+    part,
+    partable,
+    registers,
+    tile_factors,
+    unrolled_tail,
+)
+from strop.errors import LowerError
+
+
+class Lanes(Enum):
+    """Which axes of a map become lanes."""
+
+    NONE = auto()
+    ALL = auto()
+    IMAGE = auto()
+    LAST = auto()
+    CHANNELS = auto()
+
+
+LANES = (Lanes.ALL, Lanes.IMAGE, Lanes.LAST, Lanes.CHANNELS)
+"""In order of preference. What reads a vector a channel, say, cannot be printed with ALL."""
+
+FEW = 3
+"""Fewer outputs than this along an axis are no vector."""
+
+
+def arrange_lanes(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *, outer: bool = False) -> None:
+    """Schedule a kernel in place, with loops over lanes marked as vectorized; see `schedules.arrange`.
+
+    Raises LowerError where no axis has enough outputs.
+    """
+    runs = nests(sch, inline(sch, stages))
+    if outer and len(runs) == 2 and runs[0][0].reduces:
+        _sweep(sch, runs[0], runs[1], tiling)
+        return
+    if len(runs) == 2 and runs[1][0].hints.window and runs[0][0].reduces:
+        _windowed(sch, runs[0][0], runs[1], tiling)
+        return
+    for anchor, *followers in runs:
+        if prod(anchor.shape) < FEW:
+            _scalar(sch, [anchor, *followers])
+        elif anchor.reduces:
+            _reduction(sch, anchor, followers, tiling, lane_axis(anchor.shape, lanes))
+        elif outer and len(anchor.shape) == 2:
+            _columns(sch, anchor, followers, tiling)
+        else:
+            for stage in (anchor, *followers):
+                _map(sch, stage, tiling, lanes)
+
+
+def _scalar(sch: Any, run: Sequence[Stage]) -> None:
+    """A handful of numbers: each stage keeps its own loops."""
+    for stage in run:
+        if stage.reduces:
+            block = sch.get_sblock(stage.name)
+            registers(sch, block, stage)
+            _, reduce = loops_of(sch, block)
+            sch.decompose_reduction(block, reduce[0])
+
+
+def lane_axis(shape: Sequence[int], lanes: Lanes = Lanes.ALL) -> int:
+    """The axis of a reduction's outputs whose neighbours become lanes: channels of an image, rows of a weight."""
+    if len(shape) <= 2 or lanes is Lanes.LAST:
+        return len(shape) - 1
+    return 1 if shape[1] >= min(FEW, shape[0]) else 0
+
+
+def lane_count(extent: int, most: int) -> int:
+    """Lanes of a vector along an axis: as many as divide it."""
+    return divisor(extent, most)
+
+
+def _split_lanes(sch: Any, loop: Any, most: int) -> tuple[Any, Any]:
+    """Split a loop into vectors and lanes."""
+    extent = extent_of(sch, loop)
+    count = lane_count(extent, most)
+    if count < min(FEW, extent) or count == 1:
+        raise LowerError(f"an axis of {extent} has no vectors")
+    outer, lane = sch.split(loop, [None, count])
+    return outer, lane
+
+
+def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
+    """Element by element, in a nest of its own."""
+    if stage.reduces:
+        _reduction(sch, stage, [], tiling, lane_axis(stage.shape, lanes))
+        return
+    loops = sch.get_loops(sch.get_sblock(stage.name))
+    rank = len(loops)
+    if lanes is Lanes.ALL:
+        inner = sch.fuse(*loops) if rank > 1 else loops[-1]
+    elif lanes is Lanes.IMAGE and rank > 2:
+        inner = sch.fuse(*loops[2:]) if rank > 3 else loops[2]
+    elif lanes is Lanes.CHANNELS and rank > 2:
+        inner = loops[1]
+    else:
+        inner = loops[-1]
+    outer, lane = _split_lanes(sch, inner, tiling.lanes)
+    if lanes is Lanes.CHANNELS and rank > 2:
+        sch.reorder(outer, *loops[2:], lane)
+    sch.vectorize(lane)
+
+
+def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
+    """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
+    rows, columns = sch.get_loops(sch.get_sblock(anchor.name))
+    band, lane = _split_lanes(sch, columns, tiling.lanes)
+    rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
+    sch.reorder(band, rows, turn, lane)
+    sch.unroll(turn)
+    sch.vectorize(lane)
+    for stage in followers:
+        _map(sch, stage, tiling, Lanes.LAST)
+
+
+def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling: Tiling) -> None:
+    """Input gradient and update in one pass over a weight: every weight is loaded once, used, updated, stored."""
+    block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
+    copies = registers(sch, block, gradient[0])
+    (batch, columns), (rows,) = loops_of(sch, block)
+    band, lane = _split_lanes(sch, columns, tiling.lanes)
+    sch.reorder(batch, band, rows, lane)
+    other_rows, other_columns = sch.get_loops(writer)
+    other_band, other_lane = _split_lanes(sch, other_columns, tiling.lanes)
+    sch.reorder(other_band, other_rows, other_lane)
+    for stage in update[1:]:
+        sch.reverse_compute_at(sch.get_sblock(stage.name), other_lane)
+    sch.split(other_band, [1, None])
+    sch.merge(rows, other_rows)
+    _, band, rows, lane = sch.get_loops(block)
+    for stage in [*copies, *gradient[1:]]:
+        _follow(sch, stage, band, 2, 1, extent_of(sch, lane))
+    for loop in (lane, sch.get_loops(writer)[3]):
+        sch.vectorize(loop)
+    init = sch.decompose_reduction(block, rows)
+    sch.vectorize(sch.get_loops(init)[2])
+
+
+def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, axis: int) -> None:
+    """A tile of vectors of sums in registers; what follows reads them there."""
+    block, parts = sch.get_sblock(anchor.name), partable(sch, [anchor, *followers])
+    copies = registers(sch, block, anchor)
+    spatial, reduce = loops_of(sch, block)
+    spatial[axis], lane = _split_lanes(sch, spatial[axis], tiling.lanes)
+    width = extent_of(sch, lane)
+    reduce, depth = unrolled_tail(sch, reduce, tiling.depth)
+    outer, tile = _tile(sch, spatial, anchor, axis, _room(width, tiling), depth)
+    sch.reorder(*outer, *reduce, *tile, lane)
+    for loop in tile:
+        sch.unroll(loop)
+    for loop in (outer[-1], *(reduce[-2:-1] if depth > 1 else ())) if parts else ():
+        part(sch, loop)
+    for stage in [*copies, *followers]:
+        _follow(sch, stage, outer[-1], len(outer), axis, width)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(block, reduce[0])
+    *tile, lane = sch.get_loops(init)[len(outer) :]
+    for loop in tile:
+        sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling) -> None:
+    """A reduction over windows of another, in vectors of channels: a window's sums stay in registers until reduced."""
+    pool, layer = sch.get_sblock(consumers[0].name), sch.get_sblock(producer.name)
+    copies = registers(sch, pool, consumers[0])
+    (batch, channels, *image), window = loops_of(sch, pool)
+    channels, lane = _split_lanes(sch, channels, tiling.lanes)
+    width = extent_of(sch, lane)
+    if prod(extent_of(sch, loop) for loop in window) > _room(width, tiling):
+        raise LowerError("the sums of a window do not fit into the vector registers")
+    sch.reorder(batch, channels, *image, *window, lane)
+    home, depth = image[-1], 2 + len(image)
+    sch.set_scope(layer, 0, "local")
+    sch.compute_at(layer, home, preserve_unit_loops=True)
+    own = sch.get_loops(layer)[depth:]
+    tile, reduce = own[: len(producer.shape)], own[len(producer.shape) :]
+    sch.reorder(*reduce, tile[0], *tile[2:], tile[1])
+    for loop in (reduce[-1], tile[0], *tile[2:], *window):
+        sch.unroll(loop)
+    for loop in (tile[1], lane):
+        sch.vectorize(loop)
+    for stage in [*copies, *consumers[1:]]:
+        _follow(sch, stage, home, depth, 1, width)
+    for block, first in ((layer, reduce[0]), (pool, window[0])):
+        *others, last = sch.get_loops(sch.decompose_reduction(block, first))[depth:]
+        for loop in others:
+            sch.unroll(loop)
+        sch.vectorize(last)
+
+
+def _room(width: int, tiling: Tiling) -> int:
+    """Vectors of sums that fit beside one operand: a core holds four of the longest vectors."""
+    whole = 1 << (width - 1).bit_length()
+    return max(1, 4 * tiling.lanes // max(8, whole) - 1)
+
+
+def _tile(sch: Any, spatial: list[Any], anchor: Stage, axis: int, room: int, depth: int) -> tuple[list[Any], list[Any]]:
+    """Split the axes along which vectors share operands; along the lanes' own axis if there is no other."""
+    axes = [a for a in anchor.hints.tile if a != axis] or [axis]
+    factors = tile_factors([extent_of(sch, spatial[a]) for a in axes], room, depth, slides=False)
+    outer, tile = list(spatial), []
+    for a, factor in zip(axes, factors, strict=True):
+        if factor > 1:
+            outer[a], inner = sch.split(spatial[a], [None, factor])
+            tile.append(inner)
+    return outer, tile
+
+
+def _follow(sch: Any, stage: Stage, home: Any, depth: int, axis: int, width: int) -> None:
+    """Run a later stage inside the anchor's `depth` loops, by the same lanes."""
+    if stage.reduces:
+        raise LowerError("a reduction follows another")
+    block = sch.get_sblock(stage.name)
+    sch.reverse_compute_at(block, home, preserve_unit_loops=True)
+    own = sch.get_loops(block)[depth:]
+    if len(own) != len(stage.shape) or extent_of(sch, own[axis]) % width:
+        raise LowerError("lanes of a stage are not its anchor's")
+    own[axis], lane = sch.split(own[axis], [None, width])
+    sch.reorder(*own, lane)
+    for loop in own:
+        if extent_of(sch, loop) > 1:
+            sch.unroll(loop)
+    sch.vectorize(lane)

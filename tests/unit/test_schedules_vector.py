@@ -1,0 +1,88 @@
+"""Lanes and harts: which axis is taken, how much of it, and that what cannot be shared out is not."""
+
+import pytest
+from cases import OP_CASES, CompiledCase, OpCase
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strop.compiler.harts import imbalance
+from strop.compiler.lanes import Lanes, lane_axis, lane_count
+from strop.compiler.ops.base import Case, f32
+from strop.compiler.schedules import Tiling
+
+CONV = {"stride": (1, 1), "padding": (1, 1), "groups": 1}
+
+
+def kernel(kind: str, *shapes: tuple[int, ...], attrs: dict[str, object] | None = None, **tiling: int) -> str:
+    """The C of an op's kernel."""
+    case = OpCase(kind, 0, Case(tuple(f32(*shape) for shape in shapes), attrs or {}))
+    return CompiledCase(case, Tiling(**tiling), fma=True).kernel.body
+
+
+@given(st.integers(1, 3000), st.sampled_from([8, 16, 32, 64]))
+def test_vectors_cover_an_axis(extent: int, most: int) -> None:
+    count = lane_count(extent, most)
+    assert extent % count == 0
+    assert count <= most
+    assert count == extent or extent > most
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((7,), 0), ((1, 10), 1), ((1, 64, 25, 5), 1), ((64, 64, 1, 1), 1), ((64, 1, 3, 3), 0), ((8, 2, 3, 3), 0)],
+)
+def test_channels_are_lanes(shape: tuple[int, ...], axis: int) -> None:
+    assert lane_axis(shape) == axis
+    assert lane_axis(shape, Lanes.LAST) == len(shape) - 1
+
+
+def test_a_dense_layer_takes_a_vector_of_rows() -> None:
+    body = kernel("dense", (1, 40), (64, 40), lanes=32)
+    assert body.count("for (int") == 1
+    assert "strop_x32_load(w + r0_0 * 8 + 1280, 40, 32)" in body  # the second 32 rows, one behind the other
+
+
+def test_lanes_are_channels_so_padding_is_the_same_for_all() -> None:
+    body = kernel("conv2d", (1, 3, 8, 8), (16, 3, 3, 3), attrs=CONV, lanes=32)
+    assert "strop_x16_fma_fvv(x[" in body
+    assert "strop_x16_load(w + r0 * 9 + r1 * 3, 27, 16)" in body
+    assert "pick" not in body
+
+
+def test_what_has_no_vector_form_stays_scalar() -> None:
+    assert "strop_x" not in kernel("tanh", (1, 64), lanes=32)
+    assert kernel("tanh", (1, 64), lanes=32) == kernel("tanh", (1, 64))
+
+
+def test_fewer_outputs_than_a_vector_stay_scalar() -> None:
+    assert "strop_x" not in kernel("dense", (1, 40), (2, 40), lanes=32)
+
+
+@given(st.integers(1, 500), st.integers(1, 8))
+def test_the_busiest_hart(turns: int, harts: int) -> None:
+    ranges = [turns * (hart + 1) // harts - turns * hart // harts for hart in range(harts)]
+    assert sum(ranges) == turns
+    assert max(ranges) * harts / turns == pytest.approx(imbalance(turns, harts))
+
+
+def test_outer_loops_are_shared_out_until_the_load_is_even() -> None:
+    body = kernel("conv2d", (1, 3, 8, 8), (12, 3, 3, 3), attrs=CONV, harts=8)
+    first = body.splitlines()[0]
+    turns = int(first.split("= ")[1].split(" *")[0])
+    assert first.strip().startswith("for (int b_o_0_h")  # channels alone would leave two harts idle
+    assert imbalance(turns, 8) == 1
+
+
+def test_a_sum_of_everything_is_left_to_one() -> None:
+    lines = kernel("mse", (1, 7), (1, 7), harts=8).splitlines()
+    assert lines[0] == "    if (hart == 0) {"
+    assert lines[-1] == "    (void)harts;"
+
+
+def test_all_wait_between_the_loops_of_a_kernel() -> None:
+    bodies = [CompiledCase(case, Tiling(harts=8), fma=True).kernel.body for case in OP_CASES if case.kind == "adam"]
+    assert all(body.count("strop_team_barrier") == body.count("\n    for (") for body in bodies)
+
+
+def test_a_core_alone_has_kernels_without_harts() -> None:
+    assert "hart" not in kernel("dense", (1, 40), (64, 40))
