@@ -32,8 +32,8 @@ counters, each in the best setting found.
 SHORT = {RV32: "rv32imf", M4F: "Cortex-M4F", SOFT: "rv32imac"}
 
 
-def markdown(results: Results, notes: str) -> str:
-    """RESULTS.md. notes: Markdown that is put in as it is, on what falls short."""
+def markdown(results: Results, cores: Sequence[str], notes: str) -> str:
+    """RESULTS.md. cores: the part on formats and cores.  notes: on what falls short; both are put in as they are."""
     sections = [
         HEAD.format(**results["versions"]),
         "![instructions a step](results.png)\n",
@@ -41,6 +41,7 @@ def markdown(results: Results, notes: str) -> str:
         "## Memory, backprop\n", MEMORY_TEXT, _memory(results),
         "## Single layers\n", LAYERS_TEXT, _layers(results),
         "## Cycles on a single-issue core\n", CYCLES_TEXT, _cycles(results),
+        *cores,
         "## Every rule and board\n", _everything(results),
         "## Beside PyTorch\n", PYTORCH_TEXT, _pytorch(results),
         "## Kernels\n", KERNELS_TEXT, _kernels(results),

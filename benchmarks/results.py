@@ -19,6 +19,7 @@ from typing import Any
 
 import pytorch
 import torch
+from cores import STORE, section
 from cycles import layer_cycles
 from goals import GOALS, M4F, MLPERF, RV32, SOFT
 from measure import Case, empty_cache, row
@@ -83,8 +84,14 @@ def main() -> None:
     if not options.report:
         text = json.dumps(measure(Terminal()), indent=1) + "\n"
         store.write_text(text)
-    results = json.loads(store.read_text())
-    (HERE / "RESULTS.md").write_text(markdown(results, (HERE / "notes.md").read_text()))
+    write()
+
+
+def write() -> None:
+    """Write the page and the picture from what was measured, here and by `cores.py`."""
+    results = json.loads((HERE / "results.json").read_text())
+    cores = section(json.loads(STORE.read_text())) if STORE.exists() else []
+    (HERE / "RESULTS.md").write_text(markdown(results, cores, (HERE / "notes.md").read_text()))
     draw(results, HERE / "results.png")
 
 

@@ -154,6 +154,11 @@ class Expressions:
         """Whether another stage is made of it."""
         return any(self.stages[tensor.op].name in other.reads for other in self.stages.values())
 
+    def drop_unread(self) -> None:
+        """Forget operands that were widened for nothing: no result is made of them."""
+        read = frozenset[str]().union(*(stage.reads for stage in self.stages.values()))
+        self.stages = {op: stage for op, stage in self.stages.items() if stage.result or stage.name in read}
+
     def move(self, moved: Any, behind: Any) -> None:
         """Put a stage behind another."""
         order = [op for op in self.stages if not op.same_as(moved)]
@@ -279,6 +284,7 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
         stage = language.stages[tensor.op]
         marked = tuple(old or i == tensor.value_index for i, old in enumerate(stage.results))
         language.stages[tensor.op] = replace(stage, results=marked)
+    language.drop_unread()
     return language, [*given, *results], overwritten(kernel)
 
 

@@ -1,5 +1,8 @@
 /* The board's program: one model, one session, one serial line, and a store where the board has one. The build passes
  * STROP_BOARD and STROP_WINDOW, and of a store STROP_STORE_BYTES, STROP_STORE_SECTOR and STROP_STORE_UNIT. */
+#ifdef STROP_ONBOARD
+#include "onboard.h"
+#endif
 #include "port.h"
 #include "session.h"
 #include "strop_model.h"
@@ -102,6 +105,9 @@ int main(void) {
 #ifdef STROP_STORE_BYTES
     (void)strop_store_init(&store, &store_config);
     strop_session_resume(&session);
+#endif
+#ifdef STROP_ONBOARD
+    strop_onboard(&session);
 #endif
     for (;;) {
         strop_session_feed(&session, bytes, strop_port_read(bytes, sizeof bytes));

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 from strop.compiler.bundle import write_whole
 from strop.compiler.ir import digest
-from strop.targets.toolchain import FIRMWARE, RUNTIME, build_elf, build_firmware, build_twin, cache_folder
+from strop.errors import UsageError
+from strop.targets.toolchain import (
+    FIRMWARE,
+    RUNTIME,
+    build_elf,
+    build_firmware,
+    build_twin,
+    cache_folder,
+    runtime_sources,
+)
 
 if TYPE_CHECKING:
     from strop.compiler.bundle import Bundle
@@ -32,6 +41,22 @@ def elf(bundle: "Bundle", *, toolchain: str = "zig", profile: bool = False) -> P
     folder = sources(bundle)
     name = f"{bundle.board.name}-{toolchain}{'-profile' if profile else ''}.elf"
     return build_firmware(bundle.board, folder, folder / name, ["STROP_COUNT_KERNELS"] if profile else [], toolchain)
+
+
+def onboard_elf(bundle: "Bundle", sample: Path, *, every: int = 100, autosave: int = 0, toolchain: str = "zig") -> Path:
+    """Firmware that trains on what `strop_sample` of a C file gives (see firmware/onboard.h).
+
+    every: steps between two reports.  autosave: steps between two checkpoints, 0 for none. Raises UsageError for a file
+    that is missing, ToolchainError for one that does not compile.
+    """
+    if not sample.is_file():
+        raise UsageError(f"the file {sample} does not exist", do="Name a C file with strop_sample; see docs/onboard.md")
+    folder, name = sources(bundle), f"{bundle.board.name}-{toolchain}-onboard.elf"
+    files = [FIRMWARE / "main.c", FIRMWARE / "onboard.c", *runtime_sources(), *sorted(folder.glob("*.c")), sample]
+    label = "int32_t" if bundle.manifest["classes"] else "float"
+    defines = [f"STROP_ONBOARD={every}", f"STROP_LABEL={label}", f"STROP_ONBOARD_AUTOSAVE={autosave}"]
+    out = folder / name
+    return build_elf(bundle.board, files, [folder, RUNTIME, sample.parent], out, defines, toolchain)
 
 
 def library_elf(bundle: "Bundle", toolchain: str = "zig") -> Path:

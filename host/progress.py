@@ -80,6 +80,11 @@ class Terminal:
         if verbose:
             _echo_log(self.err)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether something that moves may be shown."""
+        return self._progress and self.err.is_terminal and not self.verbose
+
     def note(self, text: str) -> None:
         """Tell the user what happens, on stderr, and keep it in the run's log."""
         log.info(text)

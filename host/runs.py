@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +42,7 @@ class Run:
     ) -> None:
         self.folder = _folder(folder)
         self._began = time.monotonic()
+        self._page: Callable[[Mapping[str, Any]], object] | None = None
         self._log = logging.FileHandler(self.folder / "log.txt")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
         self.report: dict[str, Any] = {
@@ -69,6 +70,8 @@ class Run:
             self.report["error"] = described(error)
             logging.getLogger("strop").error("%s", error or kind)
         self._write()
+        if self._page:
+            self._publish(self._page, failed=error is not None)
         logging.getLogger("strop").removeHandler(self._log)
         self._log.close()
 
@@ -77,9 +80,22 @@ class Run:
         self.report.update(entries)
         self._write()
 
+    def publish(self, page: Callable[[Mapping[str, Any]], object]) -> None:
+        """Have a page written when the run has ended, however: it is called with the whole report."""
+        self._page = page
+
     def path(self, name: str) -> Path:
         """Where a file of this run goes."""
         return self.folder / name
+
+    def _publish(self, page: Callable[[Mapping[str, Any]], object], *, failed: bool) -> None:
+        """Write the page; behind a run that failed, what goes wrong here is only told in the log."""
+        try:
+            page(self.report)
+        except Exception as error:
+            logging.getLogger("strop").warning("no page was written: %s", error)
+            if not failed:
+                raise
 
     def _write(self) -> None:
         write_whole(self.folder / "report.json", (to_json(self.report) + "\n").encode())

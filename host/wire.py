@@ -30,6 +30,7 @@ _HELLO = struct.Struct("<16s12I32s")
 _STAND = struct.Struct("<II")
 _ACK = struct.Struct("<IfQ")
 _TENSOR = struct.Struct("<IBBBx")
+_WATCH = struct.Struct("<16s2If3IQ")
 _STORE = struct.Struct("<5I")
 _STATS = struct.Struct("<10I")
 
@@ -53,6 +54,7 @@ class Type(IntEnum):
     LOAD = 13
     FORGET = 14
     AUTOSAVE = 15
+    WATCH = 16
 
 
 class Status(IntEnum):
@@ -277,6 +279,34 @@ class Stats(NamedTuple):
         """Read STATS's reply."""
         counters = dict(zip(cls._fields, _fields(_STATS, frame), strict=True))
         return cls(**{**counters, "stack_used": None if counters["stack_used"] == UNKNOWN else counters["stack_used"]})
+
+
+class Watch(NamedTuple):
+    """How training went since the report before, unasked."""
+
+    hash: bytes
+    """First 16 bytes of the model's hash."""
+    steps: int
+    """Done in all."""
+    since: int
+    """Steps since the report before."""
+    loss: float
+    """Mean of their losses."""
+    asked: int
+    """Answers that were compared with labels before training on them."""
+    right: int
+    """Of them."""
+    stack_used: int | None
+    """High-water mark in bytes; None where unknown."""
+    cost: int
+    """Counter units of their train steps; 0 where unknown."""
+
+    @classmethod
+    def unpack(cls, frame: Frame) -> Self:
+        """Read a WATCH frame."""
+        *facts, stack, cost = _fields(_WATCH, frame)
+        values = (*facts, None if stack == UNKNOWN else stack, cost)
+        return cls(*values)
 
 
 def interval(steps: int) -> int:

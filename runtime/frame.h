@@ -38,6 +38,7 @@ enum strop_type {
     STROP_LOAD = 13,     /* change: back to the checkpoint */
     STROP_FORGET = 14,   /* change: factory reset; initial parameters, and no checkpoint */
     STROP_AUTOSAVE = 15, /* change: save every so many steps from now on */
+    STROP_WATCH = 16,    /* board to host, as a reply: how training goes (watch.h) */
     STROP_REPLY = 0x80
 };
 

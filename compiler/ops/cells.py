@@ -22,6 +22,7 @@ class Cell(OpSpec):
     """a, m (B,G*H): what input and last state give each gate; the last operand and all results are (B,H)."""
 
     gates: ClassVar[int]
+    dtypes = ("float32",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [inputs[2]] * len(self.results)
@@ -34,6 +35,7 @@ class CellGrad(OpSpec):
     """Everything is (B,H); the results behind those that overwrite an operand are new."""
 
     elementwise = True
+    dtypes = ("float32",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [inputs[0]] * len(self.results)
@@ -106,6 +108,7 @@ class LeakyCell(OpSpec):
     results = ("y", "c")
     suffixes = ("", ".c")
     elementwise = True
+    dtypes = ("float32",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [inputs[0]] * 2

@@ -9,6 +9,8 @@ from strop.host.cli import checkpoints as checkpoints
 from strop.host.cli import device as device
 from strop.host.cli import exporting as exporting
 from strop.host.cli import flashing as flashing
+from strop.host.cli import monitoring as monitoring
+from strop.host.cli import reporting as reporting
 from strop.host.cli import rules as rules
 from strop.host.cli import training as training
 from strop.host.cli import tuning as tuning

@@ -106,18 +106,19 @@ def session_of(shared: Shared, tools: Tools, name: str, on_log: Callable[[str], 
     from strop.host.session import Session
     from strop.host.transport import transport_for
 
-    port = shared.port or _port_of(shared)
-    if not port:
-        raise UsageError(f"{name} needs a board that runs already", do="Name it with --port; see strop list")
-    return Session(transport_for(port), timeout=tools.timeout, on_log=on_log)
+    return Session(transport_for(port_of(shared, name)), timeout=tools.timeout, on_log=on_log)
 
 
-def _port_of(shared: Shared) -> str:
+def port_of(shared: Shared, name: str) -> str:
+    """The address of a board that runs already. Raises UsageError for a verb of that name that is given none."""
     from strop.targets.board import load_board
 
     board = load_board(shared.board)
-    instance = instance_of(board, shared)
-    return instance.address(board) if instance else ""
+    instance = None if shared.port else instance_of(board, shared)
+    port = shared.port or (instance.address(board) if instance else "")
+    if not port:
+        raise UsageError(f"{name} needs a board that runs already", do="Name it with --port; see strop list")
+    return port
 
 
 def rule_of(build: Build) -> "Rule":

@@ -1,4 +1,4 @@
-"""`run`, `monitor` and `weights`: a board and what is on it."""
+"""`run` and `weights`: a board and what is on it."""
 
 import time
 from contextlib import ExitStack
@@ -9,19 +9,18 @@ import typer
 
 from strop.errors import UsageError
 from strop.host.arrays import check_weights_path, read_weights, write_weights
-from strop.host.cli.choices import bundle_of, device_of, instance_of, not_with_port, session_of
+from strop.host.cli.choices import bundle_of, device_of, instance_of, not_with_port
 from strop.host.cli.command import Outcome, app, verb
 from strop.host.cli.options import Build, Keep, Model, Shared, Tools, Weights
 from strop.host.cli.show import facts
 from strop.host.session import Session
 
 POLL_SECONDS = 0.3
-"""Time between two questions to a board that is watched."""
+"""Time between two looks for Ctrl-C."""
 
 weights = typer.Typer(no_args_is_help=True, help="Move trained weights between a board and files.")
 app.add_typer(weights, name="weights")
 
-Seconds = Annotated[float, typer.Option("--seconds", help="Stop after this time; Ctrl-C if not given.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .npz.", show_default=False)]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="The file to write: .pt or .npz.")]
 
@@ -48,27 +47,6 @@ def run(shared: Shared, model: Model, build: Build, start: Weights, tools: Tools
             steps = session.steps
     document = {"board": board.name, "port": address, "hash": bundle.hash.hex(), "steps": steps}
     return Outcome(document, lambda out: facts(out, document), then=lambda: _until_interrupted(running))
-
-
-@verb()
-def monitor(shared: Shared, tools: Tools, seconds: Seconds = 0.0) -> Outcome:
-    """Show what a running board says, and how many steps it has trained."""
-    lines: list[str] = []
-
-    def hear(line: str) -> None:
-        lines.append(line)
-        shared.terminal.note(line)
-
-    until = time.monotonic() + seconds
-    with session_of(shared, tools, "monitor", hear) as session:
-        steps = -1
-        while not seconds or time.monotonic() < until:
-            stats = session.stats()
-            if stats.steps != steps:
-                steps = stats.steps
-                shared.terminal.note(f"{steps} steps")
-            time.sleep(POLL_SECONDS)
-    return Outcome({"steps": steps, "lines": lines}, lambda out: facts(out, {"steps": steps}))
 
 
 @verb("pull", weights)

@@ -1,6 +1,8 @@
 """`train` and `eval`."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -16,10 +18,12 @@ from strop.host.cli.show import facts
 from strop.host.data import Order, load_data
 from strop.host.health import Watch
 from strop.host.picture import Curve, learning_curves
+from strop.host.report import NAME, write_report
 from strop.host.runs import Run, read_report
 from strop.host.trainer import Checkpoint, Training, identity
 
 if TYPE_CHECKING:
+    from strop.compiler.bundle import Bundle
     from strop.host.device import Device
 
 RECENT = 100
@@ -34,7 +38,7 @@ def train(
     context: typer.Context, shared: Shared, build: Build, data: Data, length: Length, start: Weights, folder: Folder,
     tools: Tools, keep: Keep, model: OptionalModel = "",
 ) -> Outcome:  # fmt: skip
-    """Train a network on a board; leaves weights, checkpoint and learning curve in the run's folder."""
+    """Train a network on a board; leaves weights, checkpoint, learning curve and report in the run's folder."""
     if length.resume:
         saved = _saved(context, length.resume)
         model = model or str(saved["model"])
@@ -56,6 +60,7 @@ def train(
         every = length.checkpoint_every or order.steps_per_epoch
         watch = Watch(shared.terminal.note)
         training = Training(device, samples, order, run.path("checkpoint.npz"), every, watch=watch)
+        run.publish(partial(_page, run, bundle, training, tools))
         device.reset()
         if keep.autosave:
             device.autosave(keep.autosave)
@@ -133,11 +138,17 @@ def _leave(run: Run, device: "Device", training: Training, rate: float) -> dict[
         "loss": float(np.mean(training.losses[-RECENT:])),
         **score,
         "steps_per_second": round(rate, 1),
+        **({"cost_per_step": round(training.mean_cost)} if training.cost else {}),
         "weights": str(run.path("weights.pt")),
+        "report": str(run.path(NAME)),
         "run": str(run.folder),
     }
     run.add(result=result)
     return result
+
+
+def _page(run: Run, bundle: "Bundle", training: Training, tools: Tools, report: Mapping[str, Any]) -> None:
+    write_report(run.folder, report, bundle, Curve(training.losses, training.accuracy), toolchain=tools.toolchain)
 
 
 def _score(device: "Device") -> str:

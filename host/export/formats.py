@@ -36,8 +36,8 @@ _ROWS = (
     Format(
         "cmake", "src/", "include/", "example/", *PC,
         "`add_subdirectory` this folder, or install it (`cmake -B build && cmake --build build && cmake --install\n"
-        "build`) and `find_package(strop_model)`; then `target_link_libraries(yours PRIVATE strop::model)`. `example/` is\n"
-        "built with it where this is the top-level project.",
+        "build`) and `find_package(strop_model)`; then `target_link_libraries(yours PRIVATE strop::model)`.\n"
+        "`example/` is built with it where this is the top-level project.",
     ),
     Format(
         "arduino", "src/", "src/", "examples/Sensor/", ("Sensor.ino", "sketch/sketch.cpp"), EEPROM,

@@ -29,7 +29,7 @@ PUBLIC = ("strop_model.h", "store.h", "strop.h", "frame.h", "errors.def")
 
 LICENSE = "Apache-2.0"
 
-CONTRACT = """/* This build system takes no -ffp-contract=off: a*b + c is rounded twice unless the code says otherwise. */
+CONTRACT = """/* This build system takes no -ffp-contract=off: a*b + c is rounded twice unless the code says it. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)

@@ -28,7 +28,7 @@ def bundle_for(board: str) -> Bundle:
 
 
 def lines_of(elf: Path, board: str, count: int) -> list[str]:
-    """The first lines of a program that says one for each byte; one that comes before its UART is set up may be lost."""
+    """The first lines of a program that says one for each byte; one that comes too early may be lost."""
     with runner_for(load_board(board)).start(elf) as running:
         port, said, end = transport_for(running.endpoint), b"", time.monotonic() + 60
         port.open()

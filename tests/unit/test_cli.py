@@ -17,7 +17,7 @@ from strop.host.zoo import load_model
 
 VERBS = {
     "boards", "list", "doctor", "analyze", "build", "flash", "run", "monitor", "reset", "train", "eval", "validate",
-    "profile", "tune", "weights", "export", "demo",
+    "profile", "tune", "weights", "export", "demo", "rules", "save", "load", "factory-reset",
 }  # fmt: skip
 SHARED = ("--board", "-b", "--port", "-p", "--json", "-v", "-q", "--no-progress")
 

@@ -1,0 +1,94 @@
+"""Where the bytes go, as SVG and HTML: what RAM and flash are filled with, and the arena over a training step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from strop.host.report.html import Html, join, tag, void
+
+if TYPE_CHECKING:
+    from strop.compiler.ir import Op
+    from strop.compiler.plan import Buffer, Plan
+
+WIDTH, PLOT, LEFT, TOP = 1120, 300, 70, 10
+LABELLED = 34
+"""Most ops whose names fit below the map."""
+LETTER, ROW = 6.4, 15
+"""Width and height of a letter of a name."""
+
+
+def fill(title: str, parts: Mapping[str, int], room: int | None) -> Html:
+    """A bar of parts in bytes, and what of the room is free; room: None where there is no end."""
+    used = sum(parts.values())
+    whole = max(room or used, used, 1)
+    free = [] if room is None else [("free", max(room - used, 0))]
+    shown = [(name, size) for name, size in (*parts.items(), *free) if size]
+    pieces = [
+        tag("span", class_=f"part {_class(name)}", style=f"width:{100 * size / whole:.3f}%", title=f"{name}: {size:,} B")
+        for name, size in shown
+    ]
+    legend = [tag("li", tag("i", class_=f"part {_class(name)}"), name, tag("b", f"{size:,} B")) for name, size in shown]
+    of = f"{used:,} B" if room is None else f"{used:,} of {room:,} B ({100 * used / whole:.1f} %)"
+    head = tag("h3", title, tag("span", of, class_="muted"))
+    return tag("div", head, tag("div", *pieces, class_="bar"), tag("ul", *legend, class_="legend"), class_="fill")
+
+
+def _class(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def arena(plan: "Plan") -> Html:
+    """The arena in a training step: ops from left to right, addresses upwards, one rectangle a buffer."""
+    function = "train_step" if plan.arena["train_step"] else "infer"
+    buffers, ops = plan.arena[function], plan.program.functions()[function]
+    size, most = plan.peak(function)
+    labelled = len(ops) <= LABELLED
+    height = TOP + PLOT + (130 if labelled else 30)
+    across, up = (WIDTH - LEFT - 10) / max(len(ops), 1), PLOT / max(size, 1)
+    rectangles = [_buffer(i, b, ops, across, up) for i, b in enumerate(buffers)]
+    below = list(_names(ops, across)) if labelled else []
+    caption = f"{size:,} B at most, at {most}; {len(ops)} ops from left to right, addresses upwards."
+    picture = tag(
+        "svg", tag("title", f"memory of {function}"), *_levels(size, up), *rectangles, *below,
+        viewBox=f"0 0 {WIDTH} {height}", role="img", class_="arena",
+    )  # fmt: skip
+    return tag("figure", picture, tag("figcaption", caption))
+
+
+def _levels(size: int, up: float) -> Iterator[Html]:
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = round(TOP + PLOT - share * size * up, 1)
+        yield void("line", x1=LEFT, x2=WIDTH - 10, y1=y, y2=y, class_="grid")
+        yield tag("text", f"{share * size:,.0f}", x=LEFT - 8, y=y + 4, text_anchor="end")
+
+
+def _buffer(number: int, buffer: "Buffer", ops: Sequence["Op"], across: float, up: float) -> Html:
+    """One rectangle, coloured by its turn, named where the letters fit."""
+    first, last = buffer.interval.first, min(buffer.interval.last, len(ops) - 1)
+    x, width = LEFT + first * across, (last - first + 1) * across
+    height = max((buffer.end - buffer.offset) * up, 0.8)
+    y = TOP + PLOT - buffer.offset * up - height
+    name = buffer.interval.names[0]
+    tip = f"{', '.join(buffer.interval.names)}: {buffer.interval.bytes:,} B at {buffer.offset:,}, ops {first} to {last}"
+    box = void(
+        "rect", x=f"{x + 0.7:.1f}", y=f"{y:.1f}", width=f"{max(width - 1.4, 0.7):.1f}", height=f"{height:.1f}", rx=2,
+        style=f"--hue:{(number * 137 + 200) % 360}",
+    )  # fmt: skip
+    label = None
+    if height >= ROW and (letters := int((width - 8) / LETTER)) >= 3:
+        shown = name if len(name) <= letters else name[: letters - 1] + "…"
+        label = tag("text", shown, x=f"{x + width / 2:.1f}", y=f"{y + height / 2 + 4:.1f}", text_anchor="middle")
+    return tag("g", tag("title", tip), box, label, class_="buffer")
+
+
+def _names(ops: Sequence["Op"], across: float) -> Iterator[Html]:
+    for i, op in enumerate(ops):
+        kinds = "+".join(dict.fromkeys(part.kind for part in op.parts))
+        text = f"{op.loc.split(' ')[0]}: {kinds}" if op.loc else kinds
+        shown = text if len(text) <= 26 else text[:25] + "…"
+        x, y = f"{LEFT + (i + 0.6) * across:.1f}", TOP + PLOT + 14
+        yield tag("text", tag("title", text), shown, x=x, y=y, text_anchor="end", transform=f"rotate(-45 {x} {y})")
+
+
+def whole(*parts: Html) -> Html:
+    """Bars beside each other, where the page is wide enough."""
+    return tag("div", join(*parts), class_="columns")
