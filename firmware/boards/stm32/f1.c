@@ -55,18 +55,7 @@ void strop_port_init(void) {
     start(USART_ENABLE);
 }
 
-/* The core waits by itself while it reads from busy flash (PM0063). */
-static void open_flash(uint32_t operation) {
-    FLASH_STATUS = FAILURES; /* one from before, a debugger's say, would refuse this */
-    FLASH_KEY = KEY_1;
-    FLASH_KEY = KEY_2;
-    FLASH_CONTROL = operation;
-}
-
-static void wait_for_flash(void) {
-    while ((FLASH_STATUS & BUSY) != 0) {
-    }
-}
+#include "flash.h"
 
 int strop_port_store_erase(uint32_t offset) {
     open_flash(ERASE_PAGE);

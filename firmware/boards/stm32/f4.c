@@ -69,17 +69,10 @@ void strop_port_init(void) {
     start(USART_ENABLE);
 }
 
-/* Operations come one at a time; the core waits by itself while it reads from busy flash. */
-static void open_flash(uint32_t operation) {
-    FLASH_STATUS = FAILURES; /* one from before, a debugger's say, would refuse this */
-    FLASH_KEY = KEY_1;
-    FLASH_KEY = KEY_2;
-    FLASH_CONTROL = operation;
-}
+#include "flash.h"
 
 static void close_flash(void) {
-    while ((FLASH_STATUS & BUSY) != 0) {
-    }
+    wait_for_flash();
     FLASH_CONTROL = LOCKED;
     FLASH_ACCESS &= ~(uint32_t)DATA_CACHE; /* it still holds what was there before */
     FLASH_ACCESS |= DATA_CACHE_RESET;
@@ -99,8 +92,7 @@ int strop_port_store_write(uint32_t offset, const void *data, uint32_t n) {
     open_flash(PROGRAM_WORDS);
     for (uint32_t i = 0; i < n / 4; i++) {
         to[i] = from[i];
-        while ((FLASH_STATUS & BUSY) != 0) {
-        }
+        wait_for_flash();
     }
     close_flash();
     int failed = 0;
