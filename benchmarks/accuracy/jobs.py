@@ -170,6 +170,7 @@ class Peer(Setting):
             return {FAILED: f"{self.rule} has no reference in PyTorch"}
         held = data.test[: self.row.budget.test]
         with self.build(self.lr, self.seed, steps=len(lesson)).twin() as twin:
+            peer.load(twin.tensors())  # tells it too what a byte budget chose
             teach(twin, self.row, lesson, 1, self.seed)
             x = np.ascontiguousarray(self.row.view(lesson.x))
             for i in Order(len(lesson), 1, self.seed).indices(0, len(lesson)):

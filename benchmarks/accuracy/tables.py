@@ -137,14 +137,8 @@ ROWS = {
     "sdfa": Row("sDFA", "sdfa", RATES),
     "blocks-2": Row("2 blocks", "blocks", RATES, ("relu",), {"n": 2}),
     "cafo": Row("CaFo", "cafo", RATES, ("relu",)),
-    "forward-forward": Row(
-        "Forward-Forward", "forward-forward", RATES, ("relu",),
-        {"goodness": "mean"},
-    ),
-    "ff-labels": Row(
-        "Forward-Forward, by labels", "forward-forward", RATES, ("relu",),
-        {"goodness": "mean", "prediction": "labels"},
-    ),
+    "forward-forward": Row("Forward-Forward", "forward-forward", RATES, ("relu",)),
+    "ff-labels": Row("Forward-Forward, by labels", "forward-forward", RATES, ("relu",), {"prediction": "labels"}),
     "pepita": Row("PEPITA", "pepita", RATES, ("tanh",)),
     "sparse": Row("sparse", "sparse", RATES, ("relu",), {"budget": 4096}),
 }  # fmt: skip
