@@ -114,7 +114,7 @@ def data(task: str, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     if task == "digits":
         found = load_data("digits", Signature((1, 8, 8), (), 10, 1), seed=seed, split=0.2)
         return (found.x, found.y), (found.x_test, found.y_test)
-    split = samples.load("mnist", jobs.data_folder(), seed)
+    split = samples.load("images", jobs.data_folder(), seed)
     train, test = split.train[: TASKS[task].trained], split.test[: TASKS[task].held]
     return (train.x.reshape(-1, 784), train.y), (test.x.reshape(-1, 784), test.y)
 

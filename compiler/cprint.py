@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from strop.compiler.dtypes import DTYPES
 from strop.errors import LowerError
 
 MAX_SCALARS = 64
@@ -247,6 +248,9 @@ class Printer:
         return f"{int(node.value)}{suffix}"
 
     def _xFloatImm(self, node: Any) -> str:
+        dtype = DTYPES[str(node.ty.dtype)]
+        if dtype.narrow:
+            return f"{int(np.array([node.value], np.float32).astype(dtype.numpy).view(np.uint16)[0])}u"
         return literal(float(node.value))
 
     def _xCast(self, node: Any) -> str:

@@ -347,7 +347,8 @@ class Emitter:
 
     def _part(self) -> str:
         """What every hart is called for."""
-        train = ["    if (what == STROP_PART_TRAIN) {", f"        train_step_part({TEAM_JOB});", "        return;", "    }"]
+        call = f"        train_step_part({TEAM_JOB});"
+        train = ["    if (what == STROP_PART_TRAIN) {", call, "        return;", "    }"]
         head = "void strop_model_part(int what, const void *x, const void *y, void *out, int hart, int harts) {"
         known = train if self.program.train_step else ["    (void)what;"]
         return "\n".join([head, *known, f"    infer_part({TEAM_JOB});", "}"]) + "\n"

@@ -15,7 +15,7 @@ SCALE = "error.scale"
 FIRST, MOST, PATIENCE = 2.0**16, 2.0**24, 2000
 """Scale at start, largest one, steps without trouble until it doubles (PyTorch's GradScaler)."""
 
-DECLARATION = """/* Trouble with 16-bit errors since start, in steps: one left its range; updates were skipped for it. */
+DECLARATION = """/* Steps since start with a 16-bit error beyond its range, and with updates skipped for that. */
 typedef struct strop_model_health { uint32_t saturated, skipped; } strop_model_health_t;
 extern strop_model_health_t strop_model_health;
 """

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +202,7 @@ def bars(values: list[float], rows: int = ROWS, columns: int = COLUMNS) -> list[
     """
     count = min(len(values), columns)
     bounds = [i * len(values) // count for i in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
     top = max((value for value in means if 0 < value < float("inf")), default=1.0)
     text = []
     for row in reversed(range(rows)):
@@ -211,6 +213,4 @@ def bars(values: list[float], rows: int = ROWS, columns: int = COLUMNS) -> list[
 
 def _cell(height: float) -> str:
     """One character of a bar that reaches so many rows above this one's foot."""
-    return BARS[round(8 * min(max(height, 0.0), 1.0))] if height == height else " "
-
-
+    return BARS[round(8 * min(max(height, 0.0), 1.0))] if not isnan(height) else " "

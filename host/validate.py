@@ -2,11 +2,11 @@
 
 Board and twin must agree in every bit: of each step's loss, and of all tensors at each checkpoint. The reference works
 in float64 and other sums, so at every step it is set to the twin's parameters and optimizer state, and both do that one
-step: what remains is the rounding of a single step.
+step: what remains is the rounding of a single step. Where tensors rest in 16 bits, that is a bound to be kept.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from strop.errors import DataError
 from strop.host.arrays import real
+from strop.host.tolerance import skipped, storage, update_bound, whole
 
 if TYPE_CHECKING:
     from strop.host.device import Device
@@ -42,18 +43,44 @@ class Errors:
     A tensor's error is its largest deviation over its largest element; a loss's is over the loss, or over 1 if the loss
     is smaller: it is a difference of terms of that size.  Where an update jumps, as the sign in Lion does, and rounding
     decides the side, ours is compared with the side that it is on; jumps: elements where that was not the reference's.
+    Where tensors rest in 16 bits, update_error is what storing a parameter does not explain, over the tensor's largest
+    update, of the median step: rounding may turn a ReLU now and then.  update_bound: what it may be; None in float32.
     """
 
     max_rel_error: float = 0.0
     loss_max_rel_error: float = 0.0
     worst_tensor: str = ""
     jumps: int = 0
+    update_bound: float | None = None
+    updates: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     def see(self, name: str, ours: Array, reference: Array) -> None:
         """Take in a tensor after a step."""
         error = relative_error(ours, reference)
         if not error <= self.max_rel_error:
             self.max_rel_error, self.worst_tensor = error, name
+
+    def see_update(self, name: str, ours: Array, reference: Array, before: Array, stored: float) -> None:
+        """Take in an update of a tensor.  stored: what storing it may change."""
+        error = float(np.abs(ours - reference).max(initial=0.0)) - stored
+        largest = float(np.abs(reference - before).max(initial=0.0))
+        if np.isfinite(reference).all():
+            self.updates.setdefault(name, []).append(error / largest if error > 0 and largest else max(error, 0.0))
+
+    @property
+    def update_error(self) -> float:
+        """The worst tensor's."""
+        return max((float(np.median(errors)) for errors in self.updates.values()), default=0.0)
+
+    @property
+    def within(self) -> bool:
+        """Whether no update is further away than 16-bit storage explains."""
+        return self.update_bound is None or self.update_error <= self.update_bound
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures."""
+        figures = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "updates"}
+        return figures if self.update_bound is None else {**figures, "update_error": self.update_error}
 
     def see_loss(self, ours: float, reference: float) -> None:
         """Take in a loss."""
@@ -71,9 +98,14 @@ class Verdict:
     first_difference: Difference | None
     torch: Errors | None
 
+    @property
+    def passed(self) -> bool:
+        """Whether board and twin agree, and the reference as far as it has a bound."""
+        return self.bits_equal and (self.torch is None or self.torch.within)
+
     def to_json(self) -> dict[str, Any]:
         """The verdict as `strop validate --json` prints it."""
-        return asdict(self)
+        return {**asdict(self), "torch": self.torch and self.torch.to_json()}
 
 
 def validate(
@@ -85,7 +117,7 @@ def validate(
     x: (steps * batch, ...).  on_step: called with the loss after each of the twin's steps.
     """
     steps = len(x) // board.batch
-    errors = Errors() if reference else None
+    errors = Errors(update_bound=update_bound(twin.bundle.program, reference)) if reference else None
     ends = np.unique(np.linspace(0, steps, min(CHECKPOINTS, steps) + 1).astype(int))
     for start, stop in pairwise(ends):
         piece = slice(start * board.batch, stop * board.batch)
@@ -109,18 +141,27 @@ def _twin_steps(
         sample, label = x[at : at + twin.batch], y[at : at + twin.batch]
         losses.append(twin.train_step(sample, label))
         after = twin.tensors()
-        if reference and errors:
-            reference.load({name: real(data) for name, data in before.items()})
+        if reference and errors and not skipped(before, after):
+            reference.load(whole(before))
             errors.see_loss(losses[-1], reference.step(sample, label))
-            expected = reference.state()
-            for name in _learned(twin):
-                ours = real(after[name])
-                decided = reference.decided(name, ours)
-                errors.jumps += int(np.count_nonzero(np.abs(decided - expected[name]) > 0))
-                errors.see(name, ours, decided)
+            _compare(twin, reference, errors, whole(before), whole(after))
         before = after
         on_step(losses[-1])
     return np.array(losses, np.float32)
+
+
+def _compare(twin: "Device", reference: "Reference", errors: Errors, before: Tensors, after: Tensors) -> None:
+    """Hold what the twin has learnt in a step against the reference."""
+    expected = reference.state()
+    for name in _learned(twin):
+        ours = after[name]
+        decided = reference.decided(name, ours)
+        errors.jumps += int(np.count_nonzero(np.abs(decided - expected[name]) > 0))
+        errors.see(name, ours, decided)
+        if errors.update_bound is not None:
+            largest = float(np.abs(decided).max(initial=0.0))
+            stored = storage(twin.bundle.program, name, largest)
+            errors.see_update(name, ours, decided, before[name], stored)
 
 
 def _learned(twin: "Device") -> Iterator[str]:
@@ -145,8 +186,11 @@ def first_difference(board: "Device", twin: "Device", start: Tensors, x: Array, 
     end = unequal_after * board.batch
     tensor = _parting(board, twin, start, x[:end], y[:end])
     if not tensor:
-        raise DataError("board and twin differed once, and agree on the same samples again", where=board.name,
-                        do="Look for something that is not reset: an uninitialised variable, a loose cable")
+        raise DataError(
+            "board and twin differed once, and agree on the same samples again",
+            where=board.name,
+            do="Look for something that is not reset: an uninitialised variable, a loose cable",
+        )
     return Difference(unequal_after - 1, tensor)
 
 

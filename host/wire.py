@@ -32,7 +32,7 @@ _ACK = struct.Struct("<IfQ")
 _TENSOR = struct.Struct("<IBBBx")
 _WATCH = struct.Struct("<16s2If3IQ")
 _STORE = struct.Struct("<5I")
-_STATS = struct.Struct("<10I")
+_FIRST_STATS, _STATS = struct.Struct("<6I"), struct.Struct("<10I")
 
 
 class Type(IntEnum):
@@ -276,7 +276,9 @@ class Stats(NamedTuple):
 
     @classmethod
     def unpack(cls, frame: Frame) -> Self:
-        """Read STATS's reply."""
+        """Read STATS's reply; a board of an older release counts less, from the beginning of the list."""
+        if len(frame.payload) >= _FIRST_STATS.size:
+            frame = frame._replace(payload=frame.payload.ljust(_STATS.size, b"\0"))
         counters = dict(zip(cls._fields, _fields(_STATS, frame), strict=True))
         return cls(**{**counters, "stack_used": None if counters["stack_used"] == UNKNOWN else counters["stack_used"]})
 

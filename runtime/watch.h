@@ -10,9 +10,9 @@
  *     steps++;
  *     strop_watch_step(&watch, steps, strop_model_train_step(x, y), 0);
  *
- * Every so many steps that sends one WATCH frame (PROTOCOL.md), 66 bytes on the wire; `strop monitor --port …` shows
- * them. What is lost is not sent again: the next frame tells how many steps it speaks of. RAM: 48 bytes, and the
- * encoder's 280. Nothing here blocks but `write`.
+ * Every so many steps that sends one WATCH frame (PROTOCOL.md), 62 bytes on the wire; `strop monitor --port …` shows
+ * them. What is lost is not sent again: the next frame tells how many steps it speaks of. RAM: 64 bytes, and the
+ * encoder's 272. Nothing here blocks but `write`.
  */
 #ifndef STROP_WATCH_H
 #define STROP_WATCH_H

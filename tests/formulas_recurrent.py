@@ -1,6 +1,6 @@
 """The mathematics of recurrent ops in PyTorch: formulas for the tests of ops, written from the cells' equations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -146,6 +146,7 @@ def errors(back: Callable[..., Any]) -> Formula:
 
 def plain_back(slope: Callable[[Tensor, Tensor], Tensor]) -> Formula:
     def back(dh: Tensor, dc: Tensor, t: int, y: Tensor, a: Attrs) -> Any:
+        del a
         error = [slope(dh, y[t])]
         return error, error, 0 * dh, dc
 
@@ -153,11 +154,13 @@ def plain_back(slope: Callable[[Tensor, Tensor], Tensor]) -> Formula:
 
 
 def leaky_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, squashed: Tensor, a: Attrs) -> Any:
+    del y
     error, passed = leaky_cell_grad(squashed[t, 0], dh, a)
     return [error], [error], passed, dc
 
 
 def gru_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor, a: Attrs) -> Any:
+    del a
     inner, z, n, r = gates[t]
     before = y[t - 1] if t else 0 * y[0]
     dz, dn, dr, dinner, passed = gru_cell_grad(z, n, inner, r, before, dh)
@@ -165,7 +168,7 @@ def gru_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor, a: Attrs)
 
 
 def lstm_back(dh: Tensor, dc: Tensor, t: int, y: Tensor, gates: Tensor, cells: Tensor, a: Attrs) -> Any:
-    del y
+    del y, a
     before = cells[t - 1] if t else 0 * cells[0]
     dc, *made = lstm_cell_grad(dc, *gates[t], cells[t], before, dh)[:5]
     return made, made, 0 * dh, dc

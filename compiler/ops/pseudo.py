@@ -74,6 +74,7 @@ class ClassNth(OpSpec):
     kind = "class_nth"
     operands = ("seen", "label")
     results = ("nth",)
+    precise = frozenset({"nth"})  # a count
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return [f32(*inputs[1].shape)]

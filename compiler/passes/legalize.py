@@ -22,10 +22,11 @@ def check_formats(program: Program, board: str) -> None:
             for name in (*op.inputs, *op.outputs):
                 dtype = program.values[name].dtype
                 if dtype.is_float and dtype.base not in kind.dtypes:
+                    kept = " or ".join(kind.dtypes)
                     raise LegalizeError(
                         f"{op.kind} has no kernel for {dtype.base} on {board}", where=op.loc or name,
-                        do=f"Keep the layer in {' or '.join(kind.dtypes)}: an entry [layers.\"{layer(op.loc)}\"] of a"
-                        " precision policy does that",
+                        do=f"Keep the layer in {kept}: an entry [layers.\"{layer(op.loc)}\"] of a precision policy does"
+                        " that" if op.loc else f"Build in {kept}",
                     )  # fmt: skip
 
 

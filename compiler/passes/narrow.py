@@ -35,7 +35,7 @@ def narrow(program: Program, policy: Precision, board: str, seed: int, harts: in
     """
     if not policy.narrows:
         return program
-    kept = _precise(program)
+    kept = _precise(program) | _whole_layers(program, policy)
     formats = {name: dtype for name, dtype in _formats(program, policy) if name not in kept}
     values = dict(program.values)
     for name, dtype in formats.items():
@@ -124,6 +124,16 @@ def _activations(
         role = "activations" if owner in forward else "errors"
         chosen.setdefault(owner, policy.of(role, layer(made[owner].loc if owner in made else op.loc)))
         yield name, chosen[owner]
+
+
+def _whole_layers(program: Program, policy: Precision) -> set[str]:
+    """What ops without 16-bit kernels work on, in layers that the policy keeps in float32, and what they are handed."""
+    kept: set[str] = set()
+    for op in _primitives((*program.train_step, *program.infer)):
+        formats = {policy.of(role, layer(op.loc)) for role in ("activations", "errors")}
+        if spec(op.kind).dtypes == (FLOAT32.name,) and formats == {FLOAT32}:
+            kept |= {*op.inputs, *op.outputs}
+    return kept
 
 
 def _precise(program: Program) -> set[str]:

@@ -55,7 +55,7 @@ def validate(
         board.reset()
         verdict = compare(board, pc, reference, x, y, meter.advance)
         run.add(result=verdict.to_json())
-    status = 0 if verdict.bits_equal else 1
+    status = 0 if verdict.passed else 1
     return Outcome(verdict.to_json(), lambda out: _show_verdict(out, verdict, bundle.board.name), status)
 
 
@@ -135,6 +135,9 @@ def _show_verdict(out: Console, verdict: "Verdict", board: str) -> None:
     if verdict.torch:
         worst = f" ({verdict.torch.worst_tensor})" if verdict.torch.worst_tensor else ""
         rows["against PyTorch"] = f"{verdict.torch.max_rel_error:.1e} a step{worst}"
+        if (bound := verdict.torch.update_bound) is not None:
+            kept = "within" if verdict.torch.within else "NOT within"
+            rows["its update"] = f"{verdict.torch.update_error:.1e} beyond storage, {kept} {bound:.1e}"
         rows["its loss"] = f"{verdict.torch.loss_max_rel_error:.1e}"
         if verdict.torch.jumps:
             rows["signs that rounding decided"] = f"{verdict.torch.jumps}, each held to the side it fell on"

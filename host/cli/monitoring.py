@@ -54,7 +54,8 @@ def monitor(
     if plot:
         seen.draw(plot)
     document = seen.to_json()
-    shown = {name: document[name] for name in ("board", "steps", "loss", "accuracy") if document[name] not in (None, "")}
+    names = ("board", "steps", "loss", "accuracy")
+    shown = {name: document[name] for name in names if document[name] not in (None, "")}
     return Outcome(document, lambda out: facts(out, shown))
 
 

@@ -16,7 +16,7 @@ from strop.compiler.schedules import Tiling
 from strop.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from strop.compiler.emit import Value
+    from strop.compiler.ir import Value
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of strop.json's layout."""
 
-TRAINING = ("numerics.c", "frame.c", "store.c")
+TRAINING = ("numerics.c", "frame.c", "store.c", "watch.c")
 INFERENCE = ("numerics.c",)
 """C files of the runtime that a library has; headers follow from what they include."""
 
-PUBLIC = ("strop_model.h", "store.h", "strop.h", "frame.h", "errors.def")
+PUBLIC = ("strop_model.h", "store.h", "watch.h", "strop.h", "frame.h", "errors.def")
 """What users include, and what that includes."""
 
 LICENSE = "Apache-2.0"

@@ -19,14 +19,13 @@ def join(*children: object) -> Html:
     return Html("".join(text(child) for child in children if child is not None))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(element: str, *children: object, **attributes: object) -> Html:
     """An element. Names of attributes: a trailing underscore falls, one inside becomes a dash."""
-    words = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for key, value in attributes.items() if value is not None
-    )  # fmt: skip
-    return Html(f"<{name}{words}>{join(*children)}</{name}>")
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    words = "".join(f' {key}="{escape(str(value))}"' for key, value in given.items())
+    return Html(f"<{element}{words}>{join(*children)}</{element}>")
 
 
-def void(name: str, **attributes: object) -> Html:
+def void(element: str, **attributes: object) -> Html:
     """An element without contents or end, as HTML and SVG both take it."""
-    return Html(tag(name, **attributes).replace(f"></{name}>", "/>"))
+    return Html(tag(element, **attributes).replace(f"></{element}>", "/>"))

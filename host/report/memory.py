@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from strop.compiler.ir import Op
     from strop.compiler.plan import Buffer, Plan
 
-WIDTH, PLOT, LEFT, TOP = 1120, 300, 70, 10
+WIDTH, PLOT, LEFT, TOP = 1120, 300, 96, 10
 LABELLED = 34
 """Most ops whose names fit below the map."""
 LETTER, ROW = 6.4, 15
@@ -17,23 +17,25 @@ LETTER, ROW = 6.4, 15
 
 
 def fill(title: str, parts: Mapping[str, int], room: int | None) -> Html:
-    """A bar of parts in bytes, and what of the room is free; room: None where there is no end."""
+    """A bar of parts in bytes, and a thin one of how full the room is; room: None where there is no end."""
     used = sum(parts.values())
-    whole = max(room or used, used, 1)
-    free = [] if room is None else [("free", max(room - used, 0))]
-    shown = [(name, size) for name, size in (*parts.items(), *free) if size]
+    shown = [(name, size) for name, size in parts.items() if size]
     pieces = [
-        tag("span", class_=f"part {_class(name)}", style=f"width:{100 * size / whole:.3f}%", title=f"{name}: {size:,} B")
+        tag("span", class_=f"part {name}", style=f"width:{_percent(size, used)}%", title=f"{name}: {size:,} B")
         for name, size in shown
     ]
-    legend = [tag("li", tag("i", class_=f"part {_class(name)}"), name, tag("b", f"{size:,} B")) for name, size in shown]
-    of = f"{used:,} B" if room is None else f"{used:,} of {room:,} B ({100 * used / whole:.1f} %)"
+    legend = [tag("li", tag("i", class_=f"part {name}"), name, tag("b", f"{size:,} B")) for name, size in shown]
+    of, gauge = f"{used:,} B", None
+    if room is not None:
+        of += f" of {room:,} B, {_percent(used, room)} %"
+        gauge = tag("div", tag("i", style=f"width:{min(_percent(used, room), 100)}%"), class_="gauge")
     head = tag("h3", title, tag("span", of, class_="muted"))
-    return tag("div", head, tag("div", *pieces, class_="bar"), tag("ul", *legend, class_="legend"), class_="fill")
+    bar = tag("div", *pieces, class_="bar")
+    return tag("div", head, bar, gauge, tag("ul", *legend, class_="legend"), class_="fill")
 
 
-def _class(name: str) -> str:
-    return name.replace(" ", "-")
+def _percent(part: int, all_: int) -> float:
+    return round(100 * part / max(all_, 1), 1)
 
 
 def arena(plan: "Plan") -> Html:
@@ -44,14 +46,21 @@ def arena(plan: "Plan") -> Html:
     labelled = len(ops) <= LABELLED
     height = TOP + PLOT + (130 if labelled else 30)
     across, up = (WIDTH - LEFT - 10) / max(len(ops), 1), PLOT / max(size, 1)
-    rectangles = [_buffer(i, b, ops, across, up) for i, b in enumerate(buffers)]
+    layers = list(dict.fromkeys(_layer(plan, buffer) for buffer in buffers))
+    hues = {layer: (i * 360 // max(len(layers), 1) + 205) % 360 for i, layer in enumerate(layers)}
+    rectangles = [_buffer(b, ops, across, up, hues[_layer(plan, b)]) for b in buffers]
     below = list(_names(ops, across)) if labelled else []
-    caption = f"{size:,} B at most, at {most}; {len(ops)} ops from left to right, addresses upwards."
+    caption = f"{size:,} B at most, at {most}. {len(ops)} ops from left to right, addresses upwards, a colour a layer."
     picture = tag(
         "svg", tag("title", f"memory of {function}"), *_levels(size, up), *rectangles, *below,
         viewBox=f"0 0 {WIDTH} {height}", role="img", class_="arena",
     )  # fmt: skip
     return tag("figure", picture, tag("figcaption", caption))
+
+
+def _layer(plan: "Plan", buffer: "Buffer") -> str:
+    """The layer whose value a buffer holds first."""
+    return plan.program.values[buffer.interval.names[0]].loc
 
 
 def _levels(size: int, up: float) -> Iterator[Html]:
@@ -61,8 +70,8 @@ def _levels(size: int, up: float) -> Iterator[Html]:
         yield tag("text", f"{share * size:,.0f}", x=LEFT - 8, y=y + 4, text_anchor="end")
 
 
-def _buffer(number: int, buffer: "Buffer", ops: Sequence["Op"], across: float, up: float) -> Html:
-    """One rectangle, coloured by its turn, named where the letters fit."""
+def _buffer(buffer: "Buffer", ops: Sequence["Op"], across: float, up: float, hue: int) -> Html:
+    """One rectangle, named where the letters fit."""
     first, last = buffer.interval.first, min(buffer.interval.last, len(ops) - 1)
     x, width = LEFT + first * across, (last - first + 1) * across
     height = max((buffer.end - buffer.offset) * up, 0.8)
@@ -71,11 +80,12 @@ def _buffer(number: int, buffer: "Buffer", ops: Sequence["Op"], across: float, u
     tip = f"{', '.join(buffer.interval.names)}: {buffer.interval.bytes:,} B at {buffer.offset:,}, ops {first} to {last}"
     box = void(
         "rect", x=f"{x + 0.7:.1f}", y=f"{y:.1f}", width=f"{max(width - 1.4, 0.7):.1f}", height=f"{height:.1f}", rx=2,
-        style=f"--hue:{(number * 137 + 200) % 360}",
+        style=f"--hue:{hue}",
     )  # fmt: skip
     label = None
     if height >= ROW and (letters := int((width - 8) / LETTER)) >= 3:
-        shown = name if len(name) <= letters else name[: letters - 1] + "…"
+        full = f"{name} · {buffer.interval.bytes:,} B"
+        shown = full if len(full) <= letters else name if len(name) <= letters else name[: letters - 1] + "…"
         label = tag("text", shown, x=f"{x + width / 2:.1f}", y=f"{y + height / 2 + 4:.1f}", text_anchor="middle")
     return tag("g", tag("title", tip), box, label, class_="buffer")
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from strop.compiler.kernels import kernel_runs
 from strop.host.report.charts import losses, scores
-from strop.host.report.html import Html, join, tag, text
+from strop.host.report.html import Html, join, tag, text, void
 from strop.host.report.memory import arena, fill, whole
-from strop.host.report.style import CSS
 
 if TYPE_CHECKING:
     from strop.compiler.bundle import Bundle
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SETTINGS = ("rule", "optimizer", "lr", "loss", "dtype", "batch", "seed", "data", "epochs", "steps", "board")
 """Options that stand first among the settings."""
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a browser is to allow the page: its own style, no script, and no request at all."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,21 @@ class Story:
 
 def page(story: Story) -> str:
     """The whole document; it needs no other file and no network."""
-    title = f"{story.bundle.manifest['name']} on {story.bundle.board.name}"
+    title = f"{story.bundle.manifest['name']} on {_where(story)}"
     parts = [_head(story), _tiles(story), _curves(story), _memory(story), _kernels(story), _again(story)]
-    about = f"Written by strop {story.run.get('versions', {}).get('strop', '')}. This page is one file and loads nothing."
+    version = story.run.get("versions", {}).get("strop", "")
+    about = f"Written by strop {version}. This page is one file and loads nothing."
     body = tag("body", tag("main", *parts, tag("footer", about)))
     head = tag(
-        "head", Html('<meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>'),
-        Html('<link rel="icon" href="data:,"/>'), tag("title", title), tag("style", Html(CSS)),
+        "head", void("meta", charset="utf-8"), Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>'),
+        void("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        void("link", rel="icon", href="data:,"), tag("title", title), tag("style", _style()),
     )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _style() -> Html:
+    return Html(files("strop.host.report").joinpath("style.css").read_text(encoding="utf-8"))
 
 
 def _head(story: Story) -> Html:
@@ -64,8 +73,12 @@ def _head(story: Story) -> Html:
         tag("span", status, class_=f"badge {status}"), f" {began}{lasted} · {story.bundle.board.description} · model ",
         tag("code", facts["hash"][:12]),
     )  # fmt: skip
-    title = tag("h1", f"{facts['name']} learns by {rule} on {story.bundle.board.name}")
+    title = tag("h1", f"{facts['name']} learns by {rule} on {_where(story)}")
     return tag("header", title, tag("p", about, class_="muted"), _failure(run))
+
+
+def _where(story: Story) -> str:
+    return "this PC" if story.bundle.board.is_host else story.bundle.board.name
 
 
 def _failure(run: Mapping[str, Any]) -> Html | None:
@@ -86,18 +99,18 @@ def _figures(story: Story) -> Iterator[tuple[str, str]]:
     if story.curve.scores:
         value = story.curve.scores[-1][1]
         shown = f"{value:.1%}" if story.bundle.manifest["classes"] else f"{value:.4g}"
-        yield f"{story.score} on held-out samples", shown
+        yield f"held-out {story.score}", shown
     if found.get("loss") is not None:
-        yield "loss at the end", f"{found['loss']:.4f}"
+        yield "final loss", f"{found['loss']:.4f}"
     yield "training steps", f"{len(story.curve.losses):,}"
     if per_step := _per_step(story):
         yield f"{story.bundle.board.counter.unit} a step", _short(per_step)
     if found.get("steps_per_second"):
         yield "steps a second", f"{found['steps_per_second']:,.0f}"
     if cost:
-        yield "RAM to train" + (", stack included" if cost.ram.stack is not None else ""), _size(cost.ram.total)
+        yield "RAM to train", _size(cost.ram.total)
         if cost.flash.code is not None:
-            yield "flash of the library", _size(cost.flash.total)
+            yield "flash", _size(cost.flash.total)
 
 
 def _per_step(story: Story) -> float:
@@ -152,17 +165,14 @@ def _kernels(story: Story) -> Html:
     rows = list(_kernel_rows(story))
     heads = ["layer", "kernel", "MACs", "bytes"] + (["instructions", "a MAC"] if story.profile else [])
     top = max((weight for weight, _ in rows), default=0) or 1
-    body = [
-        tag("tr", *cells, tag("td", tag("i", style=f"width:{100 * weight / top:.1f}%"), class_="share"))
-        for weight, cells in rows
-    ]
+    body = [tag("tr", *cells, _share(weight / top)) for weight, cells in rows]
     numbers = len(heads) - 2
     head = [tag("th", name, class_="number" if i >= len(heads) - numbers else None) for i, name in enumerate(heads)]
     share = "share of instructions" if story.profile else "share of MACs"
     table = tag("table", tag("thead", tag("tr", *head, tag("th", share))), tag("tbody", *body))
     how = (
         f"Counted on {story.bundle.board.name}, mean of {story.profile.steps} steps." if story.profile
-        else "From the program; `strop report RUN --profile` counts instructions on an emulated board."
+        else "From the program; strop report RUN --profile counts instructions on an emulated board."
     )  # fmt: skip
     return tag("section", tag("h2", "Kernels of a training step"), tag("p", how, class_="muted"), _scrolled(table))
 
@@ -180,6 +190,11 @@ def _kernel_rows(story: Story) -> Iterator[tuple[float, list[Html]]]:
         yield (cost.instructions if cost else row["macs"]), cells
 
 
+def _share(part: float) -> Html:
+    bar = tag("i", style=f"width:{100 * part:.1f}%") if part else None
+    return tag("td", bar, class_="share")
+
+
 def _number(value: float) -> Html:
     return tag("td", f"{value:,.0f}" if value else "", class_="number")
 
@@ -191,7 +206,7 @@ def _scrolled(table: Html) -> Html:
 def _again(story: Story) -> Html:
     """All it takes to do the run again: command, settings, versions, compiler."""
     run = story.run
-    settings = {**{name: None for name in SETTINGS}, **run.get("settings", {})}
+    settings = {**dict.fromkeys(SETTINGS), **run.get("settings", {})}
     chosen = {name.replace("_", " "): _shown(value) for name, value in settings.items() if value not in _EMPTY}
     tools = {name: value for name, value in run.get("tools", {}).items() if value}
     left = join(tag("h3", "Settings"), _facts(chosen))
@@ -202,7 +217,8 @@ def _again(story: Story) -> Html:
         tag("details", tag("summary", "The memory map"), tag("pre", story.bundle.plan.text)),
     )
     command = tag("pre", run["command"]) if run.get("command") else None
-    return tag("section", tag("h2", "To do it again"), command, tag("p"), whole(tag("div", left), tag("div", right)), details)
+    both = whole(tag("div", left), tag("div", right))
+    return tag("section", tag("h2", "To do it again"), command, tag("p"), both, details)
 
 
 _EMPTY: Sequence[Any] = (None, "", [], False)

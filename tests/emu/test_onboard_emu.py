@@ -89,8 +89,8 @@ def test_a_board_trains_by_itself_to_the_twins_bits(board: str, sample: Path) ->
 
 def test_the_command_watches_to_the_end(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = sample.with_name("plot.png")
-    words = ["monitor", "mlp-64-32-10", "-b", "qemu-rv32imf", "--rule", "tpsgd", "--lr", "0.05", "--sample", str(sample)]
-    assert run([*words, "--every", "5", "--json", "--plot", str(plot), "--timeout", "20"]) == 0
+    words = ["monitor", "mlp-64-32-10", "-b", "qemu-rv32imf", "--rule", "tpsgd", "--sample", str(sample), "--json"]
+    assert run([*words, "--every", "5", "--plot", str(plot), "--timeout", "20"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["steps"] == STEPS - 1
     assert document["reports"][-1]["steps"] == 55, "the last four are not reported"

@@ -17,7 +17,7 @@ from strop.host.zoo import load_model
 
 VERBS = {
     "boards", "list", "doctor", "analyze", "build", "flash", "run", "monitor", "reset", "train", "eval", "validate",
-    "profile", "tune", "weights", "export", "demo", "rules", "save", "load", "factory-reset",
+    "profile", "tune", "weights", "export", "demo", "rules", "save", "load", "factory-reset", "report",
 }  # fmt: skip
 SHARED = ("--board", "-b", "--port", "-p", "--json", "-v", "-q", "--no-progress")
 
@@ -150,8 +150,8 @@ def test_train_leaves_a_whole_run(strop: Any) -> None:
     result = train(strop, "--epochs", "2")
     folder = Path(result["run"])
     assert result["accuracy"] > 0.85
-    files = {"checkpoint.npz", "learning-curve.png", "log.txt", "report.json", "weights.npz", "weights.pt"}
-    assert {file.name for file in folder.iterdir()} == files
+    weights, pages = {"checkpoint.npz", "weights.npz", "weights.pt"}, {"learning-curve.png", "report.html"}
+    assert {file.name for file in folder.iterdir()} == {"log.txt", "report.json", *weights, *pages}
     report = json.loads((folder / "report.json").read_text())
     assert report["status"] == "done"
     assert report["result"] == result

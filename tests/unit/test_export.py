@@ -34,10 +34,11 @@ from strop.host.zoo import load_model
 
 LIBRARY = {
     "strop_model.h", "strop_model.c", "strop_model_table.c", "numerics.h", "numerics.c", "rng.h", "strop.h", "store.h",
-    "store.c", "frame.h", "frame.c", "errors.def",
+    "store.c", "frame.h", "frame.c", "errors.def", "watch.h", "watch.c",
 }  # fmt: skip
 ALONE = {"strop_model.h", "strop_model.c", "numerics.h", "numerics.c", "rng.h"}
-COMPILERS = {"gcc": "gcc", "clang": "clang", "zig": f"{sys.executable} -m ziglang cc"}
+CLANG = next(filter(shutil.which, ("clang", *(f"clang-{number}" for number in range(30, 13, -1)))), "clang")
+COMPILERS = {"gcc": "gcc", "clang": CLANG, "zig": f"{sys.executable} -m ziglang cc"}
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
 EXPORTS = pytest.mark.parametrize("name", FORMATS)
 
@@ -63,12 +64,15 @@ def ran(command: Sequence[str | Path], folder: Path) -> str:
     return done.stdout
 
 
-def make(folder: Path, compiler: str, *words: str) -> list[str]:
-    """Run make; what it printed but for its own words."""
+def command_of(compiler: str) -> str:
     if not shutil.which(COMPILERS[compiler].split(maxsplit=1)[0]):
         pytest.skip(f"{compiler} is not installed")
-    printed = ran(["make", "-s", f"CC={COMPILERS[compiler]}", *words], folder)
-    return printed.splitlines()
+    return COMPILERS[compiler]
+
+
+def make(folder: Path, compiler: str, *words: str) -> list[str]:
+    """Run make; what it printed but for its own words."""
+    return ran(["make", "-s", f"CC={command_of(compiler)}", *words], folder).splitlines()
 
 
 # --- c ------------------------------------------------------------------------------------------------------------
@@ -227,13 +231,15 @@ def either(bundle: Bundle, request: pytest.FixtureRequest) -> Bundle:
     return bundle if request.param == "training" else inference(bundle)
 
 
-def test_cmake_builds_installs_and_is_found(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_cmake_builds_installs_and_is_found(bundle: Bundle, tmp_path: Path, compiler: str) -> None:
     """As the top-level project, and its example as a stranger to the installed package."""
     if not CMAKE:
         pytest.skip("cmake is not installed")
     source, build, own, there = tmp_path / "s", tmp_path / "b", tmp_path / "own", tmp_path / "installed"
     export(bundle, source, format="cmake")
-    strict = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_C_FLAGS=-Wall -Wextra -Wconversion -Werror"]
+    chosen = f"-DCMAKE_C_COMPILER={command_of(compiler).replace(' ', ';')}"
+    strict = [chosen, "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_C_FLAGS=-Wall -Wextra -Wconversion -Werror"]
     ran([CMAKE, "-S", source, "-B", build, *strict], tmp_path)
     ran([CMAKE, "--build", build], tmp_path)
     assert ran([build / "example" / "example"], tmp_path).splitlines() == expected_lines(bundle, 10)

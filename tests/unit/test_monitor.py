@@ -104,7 +104,8 @@ def log(text: str) -> Frame:
 
 
 def hello(steps: int) -> Frame:
-    return Frame(Type.HELLO | REPLY, payload=struct.pack("<16s12I32s", HASH, 1, 1, 4, 4, 4, 0, 0, 0, steps, 0, 0, 0, b"bench"))
+    payload = struct.pack("<16s12I32s", HASH, 1, 1, 4, 4, 4, 0, 0, 0, steps, 0, 0, 0, b"bench")
+    return Frame(Type.HELLO | REPLY, payload=payload)
 
 
 class FakePort:
@@ -205,7 +206,7 @@ def test_bars() -> None:
     assert len(rows) == ROWS + 1
     columns = ["".join(row.split("│")[1][i] for row in rows[:-1]) for i in range(5)]
     assert columns == ["█" * 8, " " * 4 + "█" * 4, " " * 8, " " * 8, "█" * 8]
-    assert rows[0].split() == ["4", "│██"[:1] + rows[0].split("│")[1].rstrip()] or rows[0].startswith("        4 │")
+    assert rows[0].startswith("        4 │")
     long = bars(list(np.linspace(9, 1, 1000)))
     assert max(map(len, long)) == COLUMNS + 11
 

@@ -15,10 +15,10 @@ def handlers() -> dict[str, Handler]:
 
 
 LAYERS = (
-    "Linear, Conv1d, Conv2d, RNN, GRU, LSTM, strop.nn.LeakyRNN, Embedding, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, Softmax, "
-    "LogSoftmax, MaxPool1d, MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, mean, BatchNorm1d, BatchNorm2d, "
-    "LayerNorm, GroupNorm, InstanceNorm, Dropout, Flatten and reshape, cat, stack, slices, chunk and split, the sum, "
-    "difference and product of two branches"
+    "Linear, Conv1d, Conv2d, RNN, GRU, LSTM, strop.nn.LeakyRNN, Embedding, ReLU, LeakyReLU, ReLU6, Tanh, Sigmoid, "
+    "Softmax, LogSoftmax, MaxPool1d, MaxPool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, mean, "
+    "BatchNorm1d, BatchNorm2d, LayerNorm, GroupNorm, InstanceNorm, Dropout, Flatten and reshape, cat, stack, slices, "
+    "chunk and split, the sum, difference and product of two branches"
 )
 """What capture reads, as told to the user."""
 
