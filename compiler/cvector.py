@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
-from strop.compiler.cprint import ATOM, BINARY, Printer
+from strop.compiler.cprint import ATOM, BINARY, NARROW, Printer, literal
 from strop.errors import LowerError
 
 VECTORIZED = 2
@@ -23,7 +23,7 @@ COMPARISONS = {"GT": ("gt", False), "GE": ("ge", False), "LT": ("gt", True), "LE
 """Function, and whether the operands change places."""
 
 
-IN_MEMORY = {"float32": "", "uint8": "_u8"}
+IN_MEMORY = {"float32": "", "uint8": "_u8", **{name: f"_{short}" for name, short in NARROW.items()}}
 """What lanes can lie in memory as, and how the functions that load and store them end. In registers all are floats."""
 
 
@@ -109,6 +109,8 @@ class VectorPrinter(Printer):
         (lines[at],), self.lines, self.depth = self.lines, lines, here
 
     def _vectors(self, node: Any, index: Any) -> None:
+        if str(node.buffer.dtype) in NARROW:
+            raise LowerError(f"registers hold no {node.buffer.dtype}")
         _check(node.buffer.dtype)
         name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), int(self.count)
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
@@ -139,6 +141,8 @@ class VectorPrinter(Printer):
             self._line(f"{self._target(node)} = {self.vector(value)};")
         else:
             place, kind = self._lanes_of(node.buffer, node.indices), IN_MEMORY[str(node.buffer.dtype)]
+            if type(value).__name__ == "Cast" and str(node.buffer.dtype) in NARROW:
+                value = value.value  # storing rounds
             self._line(f"{self.prefix}_store{kind}({place}, {self.vector(value)}, {self.count});")
 
     def _Bind(self, node: Any) -> None:
@@ -174,6 +178,8 @@ class VectorPrinter(Printer):
     def vector(self, node: Any) -> str:
         """C of a vector. A scalar is spread over all lanes."""
         _check(node.ty.dtype)
+        if type(node).__name__ == "FloatImm":
+            return self._call("fill", literal(float(node.value)))
         if not self._is_vector(node):
             text = self.expression(node, ATOM)
             return self._call("fill", text if str(node.ty.dtype) == "float32" else f"(float){text}")
@@ -190,6 +196,8 @@ class VectorPrinter(Printer):
             return self._call(f"load{kind}", self._lanes_of(node.source, node.indices))
         if kind == "Var":
             return self.vars[node]
+        if kind == "Cast" and str(node.value.ty.dtype) in NARROW:
+            return self.vector(node.value)  # loading widens
         if kind == "Select":
             return self._pick(node.condition, node.true_value, node.false_value)
         if kind == "Call":
@@ -214,6 +222,8 @@ class VectorPrinter(Printer):
 
     def _multiply_add(self, name: str, product: Any, rest: str) -> str:
         a, b = product.a, product.b
+        if _is_half(a) and _is_half(b) and (self._is_vector(a) or self._is_vector(b)):
+            return self._multiply_halves(name, a.value, b.value, rest)
         if not self._is_vector(a) and not self._is_vector(b):
             return self._call(f"{name}_fvv", self.expression(a), self._call("fill", self.expression(b)), rest)
         if not self._is_vector(b):
@@ -221,6 +231,15 @@ class VectorPrinter(Printer):
         if not self._is_vector(a):
             return self._call(f"{name}_fvv", self.expression(a), self.vector(b), rest)
         return self._call(name, self.vector(a), self.vector(b), rest)
+
+    def _multiply_halves(self, name: str, a: Any, b: Any, rest: str) -> str:
+        """The product of two binary16 numbers from memory, which need not be widened before."""
+        if not self._is_vector(b):
+            a, b = b, a
+        halves = [self._call("half", self._lanes_of(x.source, x.indices)) for x in (a, b) if self._is_vector(x)]
+        if len(halves) == 2:
+            return self._call(f"{name}_f16", *halves, rest)
+        return self._call(f"{name}_f16_fvv", self._element(a.source, a.indices), *halves, rest)
 
     def _pick(self, condition: Any, then: Any, otherwise: Any) -> str:
         """A choice lane by lane. Both sides are evaluated: neither may lie outside of memory."""
@@ -242,11 +261,19 @@ class VectorPrinter(Printer):
         if function == "strop_reluf":
             x, zero = self.vector(node.args[1]), self._call("fill", "0.0f")
             return self._call("pick_gt", x, zero, x, zero)
+        if function == "strop_model_limited":
+            return f"{function}_x{width_of(int(self.count))}({self.vector(node.args[1])}, {self.count})"
         raise LowerError(f"no vector form of {function}")
 
 
 def _is_lanes(node: Any) -> bool:
     return type(node).__name__ == "For" and int(node.kind) == VECTORIZED
+
+
+def _is_half(node: Any) -> bool:
+    """Whether a number is the exact value of a binary16 in memory."""
+    value = node.value if type(node).__name__ == "Cast" else None
+    return type(value).__name__ == "TensorLoad" and str(value.ty.dtype) == "float16"
 
 
 def _size(buffer: Any) -> int:

@@ -7,7 +7,7 @@ runtime's numerics.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from re import sub
+from re import findall, sub
 
 import numpy as np
 
@@ -258,7 +258,8 @@ class Emitter:
         """What kernels call when they store errors times a scale."""
         dtype = health.scaled(self.program)
         state = f"strop_model_state.{self.names.values[health.SCALE]}" if health.SCALE in self.names.values else ""
-        return health.definitions(dtype, state) if dtype else ""
+        widths = sorted({int(n) for kernel in self.names.kernels for n in findall(r"limited_x(\d+)", kernel.body)})
+        return health.definitions(dtype, state, widths) if dtype else ""
 
     @property
     def team(self) -> bool:

@@ -4,6 +4,8 @@ Of a step, `beyond` remembers whether an error left its format's range. Under a 
 under one that follows, kernels that would still update something in this step are not run, and the scale halves.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from strop.compiler.dtypes import DType
@@ -29,6 +31,17 @@ static inline float strop_model_limited(float x) {{
     const float low = x < -{most} ? -{most} : x, y = low > {most} ? {most} : low;
     beyond = beyond || y != x;
     return y;
+}}
+"""
+
+LANES = """
+/* The same of {n} lanes at once, few of which ever lie beyond. */
+static inline __attribute__((always_inline)) strop_f32x{n} strop_model_limited_x{n}(strop_f32x{n} x, size_t n) {{
+    if (strop_x{n}_within(x, {most}, n)) {{
+        return x;
+    }}
+    beyond = true;
+    return {limited};
 }}
 """
 
@@ -67,10 +80,14 @@ def scaled(program: Program) -> DType | None:
     return next((v.dtype for v in program.values.values() if v.dtype.exponent or v.dtype.dynamic), None)
 
 
-def definitions(dtype: DType, scale: str) -> str:
-    """C before the kernels. scale: the state's memory."""
-    text = FOLLOWING if dtype.dynamic else FIXED
-    return text.format(most=f"{dtype.most:.1f}f", scale=scale, patience=PATIENCE, largest=MOST)
+def definitions(dtype: DType, scale: str, widths: Iterable[int] = ()) -> str:
+    """C before the kernels. scale: the state's memory.  widths: of the vectors of errors that kernels store."""
+    most = f"{dtype.most:.1f}f"
+    text = (FOLLOWING if dtype.dynamic else FIXED).format(most=most, scale=scale, patience=PATIENCE, largest=MOST)
+    for n in widths:
+        limited = "x" if dtype.dynamic else f"strop_x{n}_clipped(x, {most}, n)"
+        text += LANES.format(n=n, most=most, limited=limited)
+    return text
 
 
 def ending(dtype: DType) -> list[str]:

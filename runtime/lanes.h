@@ -8,12 +8,17 @@
  * THE TYPES
  *   strop_f32xN holds N lanes, of which the first n count: every function takes n <= N last, and what is in other lanes
  *   is anything. load and store touch n elements, `stride` elements apart; load_u8 and store_u8 find whole numbers from
- *   0 to 255 in memory. A function's name ends in what its operands
- *   are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
+ *   0 to 255 in memory, load_f16, store_bf16 and the like what numerics.h calls 16-bit storage. A function's name ends
+ *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
+ *
+ *   strop_f16xN holds N binary16 numbers. They only feed sums: fma_f16(a, b, c, n) is a * b + c in float32, of the bits
+ *   of fma on operands that were widened before, because widening is exact. On a board it takes Zvfh, and so do
+ *   load_f16 and store_f16.
  */
 #ifndef STROP_LANES_H
 #define STROP_LANES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,12 +26,20 @@
 
 #define STROP_INLINE static inline __attribute__((always_inline, unused))
 
+/* Lanes that lie beyond -most or most moved there; NaN stays. */
+#define LANES_CLIPPED(N)                                                                                               \
+    STROP_INLINE strop_f32x##N strop_x##N##_clipped(strop_f32x##N a, float most, size_t n) {                           \
+        const strop_f32x##N low = strop_x##N##_fill(-most, n), high = strop_x##N##_fill(most, n);                      \
+        const strop_f32x##N y = strop_x##N##_pick_gt(low, a, low, a, n);                                               \
+        return strop_x##N##_pick_gt(y, high, high, y, n);                                                              \
+    }
+
 #if defined(__riscv_vector)
-/* RVV 1.0 with groups of registers: LANES(N, g, b, h, q) are N lanes in a group of g registers, as 16 and as 8 bits in groups of
- * h and q; b is the ratio in the name of a mask's type. */
+/* RVV 1.0 with groups of registers: LANES(N, g, b, h, q) are N lanes in a group of g registers, as 16 and as 8 bits in
+ * groups of h and q; b is the ratio in the name of a mask's type. */
 #include <riscv_vector.h>
 
-#define LANES(N, g, b, h, q)                                                                                                 \
+#define LANES(N, g, b, h, q)                                                                                           \
     typedef vfloat32m##g##_t strop_f32x##N;                                                                            \
     STROP_INLINE strop_f32x##N strop_x##N##_load(const float *p, ptrdiff_t stride, size_t n) {                         \
         return stride == 1 ? __riscv_vle32_v_f32m##g(p, n) : __riscv_vlse32_v_f32m##g(p, 4 * stride, n);               \
@@ -56,6 +69,31 @@
             __riscv_vsse8_v_u8##q(p, stride, bytes, n);                                                                \
         }                                                                                                              \
     }                                                                                                                  \
+    STROP_INLINE vuint16##h##_t strop_x##N##_words(const uint16_t *p, ptrdiff_t stride, size_t n) {                    \
+        return stride == 1 ? __riscv_vle16_v_u16##h(p, n) : __riscv_vlse16_v_u16##h(p, 2 * stride, n);                 \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_words(uint16_t *p, ptrdiff_t stride, vuint16##h##_t v, size_t n) {            \
+        if (stride == 1) {                                                                                             \
+            __riscv_vse16_v_u16##h(p, v, n);                                                                           \
+        } else {                                                                                                       \
+            __riscv_vsse16_v_u16##h(p, 2 * stride, v, n);                                                              \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n) {                 \
+        const vuint32m##g##_t low = __riscv_vzext_vf2_u32m##g(strop_x##N##_words(p, stride, n), n);                    \
+        return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vsll_vx_u32m##g(low, 16, n));                          \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_bf16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {              \
+        const vuint32m##g##_t bits = __riscv_vreinterpret_v_f32m##g##_u32m##g(v);                                      \
+        const vuint16##h##_t near = __riscv_vnclipu_wx_u16##h(bits, 16, __RISCV_VXRM_RNE, n);                          \
+        const vbool##b##_t nan = __riscv_vmfne_vv_f32m##g##_b##b(v, v, n);                                             \
+        strop_x##N##_store_words(p, stride, __riscv_vmerge_vxm_u16##h(near, 0x7fc0u, nan, n), n);                      \
+    }                                                                                                                  \
+    STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
+        const vbool##b##_t is = __riscv_vmfle_vf_f32m##g##_b##b(__riscv_vfabs_v_f32m##g(a, n), most, n);               \
+        return __riscv_vcpop_m_b##b(is, n) == n;                                                                       \
+    }                                                                                                                  \
+    LANES_HALF(N, g, h)                                                                                                \
     LANES_TWO(N, g, add, vfadd_vv, vfadd_vf, vfadd_vf)                                                                 \
     LANES_TWO(N, g, sub, vfsub_vv, vfsub_vf, vfrsub_vf)                                                                \
     LANES_TWO(N, g, mul, vfmul_vv, vfmul_vf, vfmul_vf)                                                                 \
@@ -64,7 +102,8 @@
     LANES_FMA(N, g, fnma, vfnmsac)                                                                                     \
     LANES_PICK(N, g, b, gt, vmfgt_vv)                                                                                  \
     LANES_PICK(N, g, b, ge, vmfge_vv)                                                                                  \
-    LANES_PICK(N, g, b, eq, vmfeq_vv)
+    LANES_PICK(N, g, b, eq, vmfeq_vv)                                                                                  \
+    LANES_CLIPPED(N)
 
 #define LANES_TWO(N, g, name, vv, vf, fv)                                                                              \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n) {                       \
@@ -91,6 +130,34 @@
                                                         strop_f32x##N y, size_t n) {                                   \
         return __riscv_vmerge_vvm_f32m##g(y, x, __riscv_##op##_f32m##g##_b##b(a, c, n), n);                            \
     }
+
+#if defined(__riscv_zvfh)
+#define LANES_HALF(N, g, h)                                                                                            \
+    typedef vfloat16##h##_t strop_f16x##N;                                                                             \
+    STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
+        return __riscv_vreinterpret_v_u16##h##_f16##h(strop_x##N##_words(p, stride, n));                               \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n) {                  \
+        return __riscv_vfwcvt_f_f_v_f32m##g(strop_x##N##_half(p, stride, n), n);                                       \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_f16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {               \
+        const strop_f16x##N half = __riscv_vfncvt_f_f_w_f16##h(v, n);                                                  \
+        strop_x##N##_store_words(p, stride, __riscv_vreinterpret_v_f16##h##_u16##h(half), n);                          \
+    }                                                                                                                  \
+    LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
+    LANES_FMA_HALF(N, g, fnma, vfwnmsac)
+
+#define LANES_FMA_HALF(N, g, name, op)                                                                                 \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n) {\
+        return __riscv_##op##_vv_f32m##g(c, a, b, n);                                                                  \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n) { \
+        const union { uint16_t u; _Float16 h; } pun = {.u = a};                                                        \
+        return __riscv_##op##_vf_f32m##g(c, pun.h, b, n);                                                              \
+    }
+#else
+#define LANES_HALF(N, g, h)
+#endif
 
 #if __riscv_v_min_vlen >= 256
 LANES(8, 1, 32, mf2, mf4)
@@ -138,6 +205,29 @@ LANES(32, 8, 4, m4, m2)
             p[(ptrdiff_t)i * stride] = (uint8_t)v[i];                                                                  \
         }                                                                                                              \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n)                   \
+        EACH(N, strop_bf16_float(p[(ptrdiff_t)i * stride]))                                                            \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n)                    \
+        EACH(N, strop_f16_float(p[(ptrdiff_t)i * stride]))                                                             \
+    LANES_STORE(N, bf16)                                                                                               \
+    LANES_STORE(N, f16)                                                                                                \
+    typedef uint16_t strop_f16x##N __attribute__((vector_size(2 * (N))));                                              \
+    STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
+        strop_f16x##N y = {0};                                                                                         \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            y[i] = p[(ptrdiff_t)i * stride];                                                                           \
+        }                                                                                                              \
+        return y;                                                                                                      \
+    }                                                                                                                  \
+    LANES_FMA_HALF(N, fma, +)                                                                                          \
+    LANES_FMA_HALF(N, fnma, -)                                                                                         \
+    STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
+        bool is = true;                                                                                                \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            is &= a[i] >= -most && a[i] <= most;                                                                       \
+        }                                                                                                              \
+        return is;                                                                                                     \
+    }                                                                                                                  \
     LANES_TWO(N, add, +)                                                                                               \
     LANES_TWO(N, sub, -)                                                                                               \
     LANES_TWO(N, mul, *)                                                                                               \
@@ -146,7 +236,8 @@ LANES(32, 8, 4, m4, m2)
     LANES_FMA(N, fnma, -)                                                                                              \
     LANES_PICK(N, gt, >)                                                                                               \
     LANES_PICK(N, ge, >=)                                                                                              \
-    LANES_PICK(N, eq, ==)
+    LANES_PICK(N, eq, ==)                                                                                              \
+    LANES_CLIPPED(N)
 
 #define LANES_TWO(N, name, op)                                                                                         \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n) EACH(N, a[i] op b[i])   \
@@ -158,6 +249,19 @@ LANES(32, 8, 4, m4, m2)
         EACH(N, strop_fmaf(sign a[i], b[i], c[i]))                                                                     \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_fvv(float a, strop_f32x##N b, strop_f32x##N c, size_t n)          \
         EACH(N, strop_fmaf(sign a, b[i], c[i]))
+
+#define LANES_STORE(N, name)                                                                                           \
+    STROP_INLINE void strop_x##N##_store_##name(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {            \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            p[(ptrdiff_t)i * stride] = strop_##name##_bits(v[i]);                                                      \
+        }                                                                                                              \
+    }
+
+#define LANES_FMA_HALF(N, name, sign)                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n)  \
+        EACH(N, strop_fmaf(sign strop_f16_float(a[i]), strop_f16_float(b[i]), c[i]))                                   \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n)   \
+        EACH(N, strop_fmaf(sign strop_f16_float(a), strop_f16_float(b[i]), c[i]))
 
 #define LANES_PICK(N, name, op)                                                                                        \
     STROP_INLINE strop_f32x##N strop_x##N##_pick_##name(strop_f32x##N a, strop_f32x##N b, strop_f32x##N x,             \
@@ -180,5 +284,9 @@ LANES(64)
 #undef LANES_TWO
 #undef LANES_FMA
 #undef LANES_PICK
+#undef LANES_HALF
+#undef LANES_STORE
+#undef LANES_FMA_HALF
+#undef LANES_CLIPPED
 
 #endif

@@ -82,6 +82,13 @@ def resting(program: Program, dtype: DType) -> Program:
     return program.with_(values=values, initial=initial)
 
 
+def rests(case: OpCase, dtype: DType) -> bool:
+    """Whether any operand of a case may rest in a format; an update that rounds itself has one of its own."""
+    own = case.case.attrs.get("dtype", dtype.name)
+    retyped = resting(case.program(), dtype).values.values()
+    return dtype.name in spec(case.kind).dtypes and dtype.name == own and any(v.dtype is dtype for v in retyped)
+
+
 OP_CASES = [OpCase(kind, i, case) for kind, op in specs().items() for i, case in enumerate(op.cases())]
 
 

@@ -6,13 +6,15 @@ source as a shared library gives the hashes of the PC.
 
 import ctypes
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import KERNEL_INCLUDES, Array, CompiledCase, coded
+from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded
 from cbuild import RUNTIME, build_shared
 
+from strop.compiler.dtypes import FLOAT32, DType
 from strop.compiler.schedules import Tiling
 from strop.errors import FlashError
 from strop.host.flash import runner_for
@@ -93,14 +95,14 @@ def case_source(compiled: CompiledCase, number: int) -> str:
     )
 
 
-def program(tiling: Tiling, *, fma: bool) -> str:
-    """All cases, `case_hash`, and `main` for a board."""
-    compiled = [CompiledCase(case, tiling, fma=fma) for case in CASES]
+def program(tiling: Tiling, *, fma: bool, cases: Sequence[OpCase] = CASES, dtype: DType = FLOAT32) -> str:
+    """Cases, `case_hash`, and `main` for a board. dtype: what operands rest in where a precision policy may say so."""
+    compiled = [CompiledCase(case, tiling, fma=fma, dtype=dtype) for case in cases]
     largest = max(sum(len(words(operand)) for operand in each.operands) for each in compiled)
     table = ", ".join(f"case_{i}" for i in range(len(compiled)))
-    cases = [case_source(each, i) for i, each in enumerate(compiled)]
+    sources = [case_source(each, i) for i, each in enumerate(compiled)]
     pointers = f"static uint32_t (*const cases[])(void) = {{{table}}};\n"
-    return "\n".join([KERNEL_INCLUDES, HASH % largest, *cases, pointers, MAIN])
+    return "\n".join([KERNEL_INCLUDES, HASH % largest, *sources, pointers, MAIN])
 
 
 @pytest.fixture(params=BOARDS)
@@ -114,7 +116,7 @@ def board(request: pytest.FixtureRequest) -> Board:
     return board
 
 
-def board_hashes(board: Board, elf: Path) -> bytes:
+def board_hashes(board: Board, elf: Path, count: int = len(CASES)) -> bytes:
     """What the program sends until it ends."""
     received, until = b"", time.monotonic() + 60
     with runner_for(board).start(elf) as running:
@@ -122,7 +124,7 @@ def board_hashes(board: Board, elf: Path) -> bytes:
         port.open()
         port.write(b"\0\0")
         try:
-            while len(received) < 4 * len(CASES) and time.monotonic() < until:
+            while len(received) < 4 * count and time.monotonic() < until:
                 received += port.read(0.2)
         except PortClosedError:
             pass

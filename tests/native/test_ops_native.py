@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded, resting
+from cases import KERNEL_INCLUDES, Array, CompiledCase, OpCase, coded, rests
 from cbuild import RUNTIME, build_shared, has_compiler
 from magnitudes_recurrent import RECURRENT
 
@@ -26,13 +26,6 @@ COMPILERS = [cc for cc in ("zig", "gcc") if has_compiler(cc)]
 CASES = coded()
 UNIT = 2.0**-24
 """Largest relative error of one rounding to float32."""
-
-
-def rests(case: OpCase, dtype: DType) -> bool:
-    """Whether any operand of a case may rest in a format; an update that rounds itself has one of its own."""
-    own = case.case.attrs.get("dtype", dtype.name)
-    retyped = resting(case.program(), dtype).values.values()
-    return dtype.name in spec(case.kind).dtypes and dtype.name == own and any(v.dtype is dtype for v in retyped)
 
 
 NARROW = {dtype: [case for case in CASES if rests(case, dtype)] for dtype in (FLOAT16, BFLOAT16)}

@@ -4,9 +4,10 @@ import ctypes
 from functools import cache
 
 import pytest
-from cases import KERNEL_INCLUDES, CompiledCase, OpCase, coded
+from cases import KERNEL_INCLUDES, CompiledCase, OpCase, coded, rests
 from cbuild import RUNTIME, build_shared, has_compiler
 
+from strop.compiler.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from strop.compiler.schedules import Tiling
 
 SCALAR = Tiling(8, 4)
@@ -15,36 +16,43 @@ COMPILERS = [cc for cc in ("zig", "gcc") if has_compiler(cc)]
 CASES = coded()
 
 
-def compiled(case: OpCase, tiling: Tiling) -> CompiledCase:
-    return CompiledCase(case, tiling, fma=True)
+FORMATS = (FLOAT32, FLOAT16, BFLOAT16)
+RESTING = [(dtype, case) for dtype in FORMATS for case in CASES if dtype is FLOAT32 or rests(case, dtype)]
+
+
+def compiled(case: OpCase, tiling: Tiling, dtype: DType = FLOAT32) -> CompiledCase:
+    return CompiledCase(case, tiling, fma=True, dtype=dtype)
 
 
 @cache
-def library(cc: str) -> ctypes.CDLL:
+def library(cc: str, dtype: DType) -> ctypes.CDLL:
     """Every kernel in every tiling."""
     kernels = [
-        compiled(case, tiling).source(f"{case}_{tiling.lanes}") for case in CASES for tiling in (SCALAR, *VECTORS)
-    ]
+        compiled(case, tiling, dtype).source(f"{case}_{tiling.lanes}")
+        for own, case in RESTING for tiling in (SCALAR, *VECTORS) if own is dtype
+    ]  # fmt: skip
     source = KERNEL_INCLUDES + '#include "lanes.h"\n' + "\n".join(kernels)
     return build_shared([source, RUNTIME / "numerics.c"], cc=cc)
 
 
-def run(case: OpCase, tiling: Tiling, cc: str) -> list[bytes]:
+def run(case: OpCase, tiling: Tiling, cc: str, dtype: DType) -> list[bytes]:
     """The outputs of one kernel."""
-    kernel = compiled(case, tiling)
+    kernel = compiled(case, tiling, dtype)
     pointers = [array.ctypes.data for array in kernel.operands]
-    library(cc)[f"{case}_{tiling.lanes}"]((ctypes.c_void_p * len(pointers))(*pointers))
+    library(cc, dtype)[f"{case}_{tiling.lanes}"]((ctypes.c_void_p * len(pointers))(*pointers))
     return [result.tobytes() for result in kernel.results]
 
 
 @pytest.mark.parametrize("cc", COMPILERS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_vectors_have_the_bits_of_scalars(case: OpCase, cc: str) -> None:
+@pytest.mark.parametrize(("dtype", "case"), [pytest.param(*row, id=f"{row[0].name}-{row[1]}") for row in RESTING])
+def test_vectors_have_the_bits_of_scalars(case: OpCase, dtype: DType, cc: str) -> None:
     for tiling in VECTORS:
-        assert run(case, tiling, cc) == run(case, SCALAR, "gcc" if "gcc" in COMPILERS else cc)
+        assert run(case, tiling, cc, dtype) == run(case, SCALAR, "gcc" if "gcc" in COMPILERS else cc, dtype)
 
 
-def test_most_linear_algebra_is_in_vectors() -> None:
-    kinds = {case.kind for case in CASES if "strop_x" in compiled(case, VECTORS[0]).kernel.body}
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda dtype: dtype.name)
+def test_most_linear_algebra_is_in_vectors(format_: DType) -> None:
+    in_vectors = (case for dtype, case in RESTING if dtype is format_)
+    kinds = {case.kind for case in in_vectors if "strop_x" in compiled(case, VECTORS[0], format_).kernel.body}
     assert {"dense", "dense_dx", "dense_dw", "conv2d", "conv2d_dx", "conv2d_dw", "conv2d_dw_pooled"} <= kinds
     assert {"bias_grad", "sgd", "momentum", "batch_norm", "relu_grad", "max_pool2d_argmax"} <= kinds
