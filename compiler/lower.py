@@ -24,7 +24,7 @@ from strop.compiler.kernels import (
 )
 from strop.compiler.lanes import LANES, Lanes, arrange_lanes
 from strop.compiler.ops import spec
-from strop.compiler.ops.base import Hints
+from strop.compiler.ops.base import Hints, OpSpec
 from strop.compiler.schedules import Stage, arrange
 from strop.errors import LowerError
 
@@ -123,21 +123,30 @@ class Expressions:
         )  # fmt: skip
 
     def widened(self, tensor: Any, dtype: DType) -> Any:
-        """What an expression sees of a tensor in memory."""
+        """What an expression sees of a tensor in memory: times 2^exponent, where it rests so."""
         if not dtype.narrow:
             return tensor
-        factor = self._model("unscale") if dtype.dynamic else 2.0**-dtype.exponent
+        factor = self._model("unscale") if dtype.dynamic else 1.0
         return self.compute(
             tensor.shape, lambda *i: _times(tirx.Cast(dtype.accumulator, tensor[i]), factor), f"{tensor.op.name}_wide"
         )
+
+    def scaled(self, tensor: Any, exponent: int) -> Any:
+        """A tensor times 2^exponent."""
+        if not exponent:
+            return tensor
+        return self.compute(tensor.shape, lambda *i: _times(tensor[i], 2.0**exponent), f"{tensor.op.name}_scaled")
 
     def _model(self, function: str, *arguments: Any) -> Any:
         """A function of the generated file itself (see `compiler.health`)."""
         return tirx.call_pure_extern("float32", f"strop_model_{function}", *arguments)
 
-    def stored(self, tensor: Any, dtype: DType) -> Any:
-        """What memory keeps of a tensor. Whatever else the kernel computes from it sees it before it is rounded."""
-        factor = self._model("scale") if dtype.dynamic else 2.0**dtype.exponent
+    def stored(self, tensor: Any, dtype: DType, exponent: int = 0) -> Any:
+        """What memory keeps of a tensor. Whatever else the kernel computes from it sees it before it is rounded.
+
+        exponent: the tensor is what it should be times 2^exponent.
+        """
+        factor = self._model("scale") if dtype.dynamic else 2.0 ** (dtype.exponent - exponent)
 
         def element(*i: Any) -> Any:
             value = _times(tensor[i], factor)
@@ -274,12 +283,20 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
         for i, type_ in enumerate(kernel.types[: kernel.inputs])
     ]
     env = {i: language.widened(tensor, kernel.types[i].dtype) for i, tensor in enumerate(given)}
-    for kind, sources, outputs, attrs in kernel.steps:
+    exponents = {i: type_.dtype.exponent for i, type_ in enumerate(kernel.types[: kernel.inputs])}
+    for kind, sources, outputs, given_attrs in kernel.steps:
+        op, attrs = spec(kind), dict(given_attrs)
         types = [_widened(kernel.types[i]) for i in sources]
-        language.hints = spec(kind).hints(types, dict(attrs))
-        made = spec(kind).expression(language, [env[i] for i in sources], types, dict(attrs))
-        env.update(zip(outputs, made, strict=True))
-    results = [_result(kernel, language, i, env[i]) for i in result_order(kernel)]
+        language.hints = op.hints(types, attrs)
+        late = _left(op, sources, exponents)
+        operands = [env[i] if i in late else language.scaled(env[i], -exponents[i]) for i in sources]
+        exponent = sum(late.values())
+        if exponent and language.hints.outer:
+            attrs["scale"] = float(attrs.get("scale", 1.0)) * 2.0**-exponent
+            exponent = 0
+        env.update(zip(outputs, op.expression(language, operands, types, attrs), strict=True))
+        exponents.update(dict.fromkeys(outputs, exponent))
+    results = [_result(kernel, language, i, env[i], exponents[i]) for i in result_order(kernel)]
     for tensor in (tensor for tensor in results if tensor.op in language.stages):
         stage = language.stages[tensor.op]
         marked = tuple(old or i == tensor.value_index for i, old in enumerate(stage.results))
@@ -288,15 +305,30 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
     return language, [*given, *results], overwritten(kernel)
 
 
-def _result(kernel: KernelSpec, language: Expressions, operand: int, tensor: Any) -> Any:
-    """A result as memory keeps it. A weight waits in a register until its states, made of the old one, are stored."""
+def _left(op: OpSpec, sources: Sequence[int], exponents: Mapping[int, int]) -> dict[int, int]:
+    """The operand that a step takes as it rests, times 2^exponent: its results are then what they are, times as much.
+
+    A power of two rounds nothing, so it is taken off once a result instead of once a term, or not at all if the result
+    rests times the same.
+    """
+    if op.linear not in op.operands[: len(sources)]:
+        return {}
+    source = sources[op.operands.index(op.linear)]
+    return {source: exponents[source]} if sources.count(source) == 1 else {}
+
+
+def _result(kernel: KernelSpec, language: Expressions, operand: int, tensor: Any, exponent: int) -> Any:
+    """A result as memory keeps it. A weight waits in a register until its states, made of the old one, are stored.
+
+    exponent: the tensor is the result times 2^exponent.
+    """
     dtype, early, replaced = kernel.types[operand].dtype, narrow_states(kernel), variables(kernel)
     if not dtype.narrow and operand not in early:
-        return tensor
+        return language.scaled(tensor, -exponent)
     weight = operand in replaced and operand not in early
     if (weight and early) or (operand not in early and language.read_by_others(tensor)):
         language.keep(tensor)
-    made = language.stored(tensor, dtype)
+    made = language.stored(tensor, dtype, exponent)
     if operand not in replaced:
         language.move(made.op, tensor.op)
     return made

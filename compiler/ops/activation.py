@@ -30,6 +30,7 @@ class ActivationGrad(Elementwise):
     """dx = dy * f'(y)."""
 
     operands = ("dy", "y")
+    linear = "dy"
     results = ("dx",)
 
     arity = 2

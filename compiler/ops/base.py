@@ -144,6 +144,8 @@ class OpSpec:
     """Whether the op belongs to the layer before it, as activations, normalisations and max-pools do."""
     reach: ClassVar[tuple[float, float] | None] = None
     """For an activation, targets it can reach without saturating: the lower and the upper of two."""
+    linear: ClassVar[str] = ""
+    """The operand that all results are proportional to: a power of two that it rests times need not be taken back."""
     monotone: ClassVar[bool] = False
     """Whether the op never decreases, element by element, so that it may move behind a max-pool."""
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float16", "bfloat16")

@@ -153,6 +153,7 @@ class Conv2dDx(OpSpec):
 
     kind = "conv2d_dx"
     operands = ("dy", "w")
+    linear = "dy"
     results = ("dx",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
@@ -204,6 +205,7 @@ class Conv2dDw(OpSpec):
 
     kind = "conv2d_dw"
     operands = ("dy", "x")
+    linear = "dy"
     results = ("dw",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
@@ -256,6 +258,7 @@ class Conv2dDwPooled(OpSpec):
 
     kind = "conv2d_dw_pooled"
     operands = ("dy", "index", "x")
+    linear = "dy"
     results = ("dw",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:

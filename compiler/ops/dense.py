@@ -60,6 +60,7 @@ class DenseDx(OpSpec):
 
     kind = "dense_dx"
     operands = ("dy", "w")
+    linear = "dy"
     results = ("dx",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
@@ -93,6 +94,7 @@ class DenseDw(OpSpec):
 
     kind = "dense_dw"
     operands = ("dy", "x")
+    linear = "dy"
     results = ("dw",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
@@ -131,6 +133,7 @@ class BiasGrad(OpSpec):
 
     kind = "bias_grad"
     operands = ("dy",)
+    linear = "dy"
     results = ("db",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:

@@ -68,6 +68,7 @@ class BatchNormDx(OpSpec):
     kind = "batch_norm_dx"
     precise = PRECISE
     operands = ("dy", "gain", "inv_std")
+    linear = "dy"
     results = ("dx",)
     elementwise = True
 

@@ -161,6 +161,7 @@ class MaxPool2dGrad(OpSpec):
 
     kind = "max_pool2d_grad"
     operands = ("dy", "index")
+    linear = "dy"
     results = ("dx",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
@@ -240,6 +241,7 @@ class AvgPool2dGrad(OpSpec):
 
     kind = "avg_pool2d_grad"
     operands = ("dy",)
+    linear = "dy"
     results = ("dx",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
@@ -357,6 +359,7 @@ class AdaptiveAvgPool2dGrad(OpSpec):
 
     kind = "adaptive_avg_pool2d_grad"
     operands = ("dy",)
+    linear = "dy"
     results = ("dx",)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
