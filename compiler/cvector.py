@@ -214,6 +214,10 @@ class VectorPrinter(Printer):
             if type(a).__name__ == "Mul":
                 rest = self.vector(b) if kind == "Add" else self._call("sub_fv", "-0.0f", self.vector(b))
                 return self._multiply_add("fma", a, rest)
+        if kind == "Add" and _is_half(a) and not _is_half(b):
+            a, b = b, a
+        if kind in ("Add", "Sub") and _is_half(b) and self._is_vector(a) and self._is_vector(b):
+            return self._call(f"{ARITHMETIC[kind]}_f16", self.vector(a), self._half(b))
         if not self._is_vector(b):
             return self._call(f"{ARITHMETIC[kind]}_vf", self.vector(a), self.expression(b))
         if not self._is_vector(a):
@@ -223,7 +227,7 @@ class VectorPrinter(Printer):
     def _multiply_add(self, name: str, product: Any, rest: str) -> str:
         a, b = product.a, product.b
         if _is_half(a) and _is_half(b) and (self._is_vector(a) or self._is_vector(b)):
-            return self._multiply_halves(name, a.value, b.value, rest)
+            return self._multiply_halves(name, a, b, rest)
         if not self._is_vector(a) and not self._is_vector(b):
             return self._call(f"{name}_fvv", self.expression(a), self._call("fill", self.expression(b)), rest)
         if not self._is_vector(b):
@@ -236,10 +240,13 @@ class VectorPrinter(Printer):
         """The product of two binary16 numbers from memory, which need not be widened before."""
         if not self._is_vector(b):
             a, b = b, a
-        halves = [self._call("half", self._lanes_of(x.source, x.indices)) for x in (a, b) if self._is_vector(x)]
-        if len(halves) == 2:
-            return self._call(f"{name}_f16", *halves, rest)
-        return self._call(f"{name}_f16_fvv", self._element(a.source, a.indices), *halves, rest)
+        if not self._is_vector(a):
+            return self._call(f"{name}_f16_fvv", self.expression(a.value), self._half(b), rest)
+        return self._call(f"{name}_f16", self._half(a), self._half(b), rest)
+
+    def _half(self, node: Any) -> str:
+        """A vector of binary16 numbers as it rests in memory. node: of what it widens to."""
+        return self._call("half", self._lanes_of(node.value.source, node.value.indices))
 
     def _pick(self, condition: Any, then: Any, otherwise: Any) -> str:
         """A choice lane by lane. Both sides are evaluated: neither may lie outside of memory."""

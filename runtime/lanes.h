@@ -11,9 +11,9 @@
  *   0 to 255 in memory, load_f16, store_bf16 and the like what numerics.h calls 16-bit storage. A function's name ends
  *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
  *
- *   strop_f16xN holds N binary16 numbers. They only feed sums: fma_f16(a, b, c, n) is a * b + c in float32, of the bits
- *   of fma on operands that were widened before, because widening is exact. On a board it takes Zvfh, and so do
- *   load_f16 and store_f16.
+ *   strop_f16xN holds N binary16 numbers. They only feed sums in float32: fma_f16(a, b, c, n) is a * b + c of binary16 a
+ *   and b, add_f16(a, b, n) is a + b of a binary16 b. The bits are those of fma and add on operands that were widened
+ *   before, because widening is exact. On a board this takes Zvfh, and so do load_f16 and store_f16.
  */
 #ifndef STROP_LANES_H
 #define STROP_LANES_H
@@ -144,6 +144,12 @@
         const strop_f16x##N half = __riscv_vfncvt_f_f_w_f16##h(v, n);                                                  \
         strop_x##N##_store_words(p, stride, __riscv_vreinterpret_v_f16##h##_u16##h(half), n);                          \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
+        return __riscv_vfwadd_wv_f32m##g(a, b, n);                                                                     \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
+        return __riscv_vfwsub_wv_f32m##g(a, b, n);                                                                     \
+    }                                                                                                                  \
     LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
     LANES_FMA_HALF(N, g, fnma, vfwnmsac)
 
@@ -219,6 +225,10 @@ LANES(32, 8, 4, m4, m2)
         }                                                                                                              \
         return y;                                                                                                      \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N b, size_t n)                        \
+        EACH(N, a[i] + strop_f16_float(b[i]))                                                                          \
+    STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n)                        \
+        EACH(N, a[i] - strop_f16_float(b[i]))                                                                          \
     LANES_FMA_HALF(N, fma, +)                                                                                          \
     LANES_FMA_HALF(N, fnma, -)                                                                                         \
     STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \

@@ -12,14 +12,14 @@ ISA = Isa(
     startup="startup_rv32.S",
     flags={
         "zig": (
-            "-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+a+f+c+zfh+zve32f+zvfh+zvl256b", "-mabi=ilp32f",
-            "-mrvv-vector-bits=256", *APART, *DOWN,
+            "-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+a+f+c+zfh+zve32f+zvfh+zvl256b",
+            "-mabi=ilp32f", "-mrvv-vector-bits=256", *APART, *DOWN,
         ),
         "clang": (
-            "--target=riscv32-unknown-elf", "-march=rv32imafc_zicsr_zfh_zve32f_zvfh_zvl256b", "-mabi=ilp32f",
-            "-mrvv-vector-bits=256", *APART,
+            "--target=riscv32-unknown-elf", "-march=rv32imafc_zicsr_zfh_zve32f_zvfh_zvl256b",
+            "-mabi=ilp32f", "-mrvv-vector-bits=256", *APART,
         ),
     },
     counter="retired instructions (minstret); a vector instruction is one",
-    notes="Eight registers form a group of 64 lanes; a vector is loaded and stored with any stride, in any length; float16 by Zvfh.",
+    notes="Eight registers form a group of 64 lanes; a vector has any stride and length. float16 by Zvfh.",
 )  # fmt: skip
