@@ -279,7 +279,7 @@ def _is_lanes(node: Any) -> bool:
 
 def _is_half(node: Any) -> bool:
     """Whether a number is the exact value of a binary16 in memory."""
-    value = node.value if type(node).__name__ == "Cast" else None
+    value: Any = node.value if type(node).__name__ == "Cast" else None
     return type(value).__name__ == "TensorLoad" and str(value.ty.dtype) == "float16"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import tvm
 from tvm import s_tir, sym, te, tirx
@@ -285,7 +285,7 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
     env = {i: language.widened(tensor, kernel.types[i].dtype) for i, tensor in enumerate(given)}
     exponents = {i: type_.dtype.exponent for i, type_ in enumerate(kernel.types[: kernel.inputs])}
     for kind, sources, outputs, given_attrs in kernel.steps:
-        op, attrs = spec(kind), dict(given_attrs)
+        op, attrs = spec(kind), cast(dict[str, Any], dict(given_attrs))
         types = [_widened(kernel.types[i]) for i in sources]
         language.hints = op.hints(types, attrs)
         late = _left(op, sources, exponents)
