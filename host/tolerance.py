@@ -3,7 +3,8 @@
     |ours - exact|  <=  storage  +  bound * largest update of the tensor
 
 storage: what rounding the parameter may change, of its largest element: half a last place (2^-11 in float16, 2^-8 in
-bfloat16), a whole one where it is rounded by chance, and the square of a half where the rest is carried along.  bound:
+bfloat16), a whole one where it is rounded by chance, and the square of a half where the rest is carried along: then
+parameter + rest are compared, on both sides of an update that is computed at the parameter.  bound:
 what the rounding of activations and errors between kernels does to the update.
 """
 
@@ -64,14 +65,14 @@ def storage(program: Program, name: str, largest: float) -> float:
     return max(half * largest, least / 2) * (2 if STEP in program.values else 1)
 
 
-def whole(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Tensors as a reference knows them: with what is carried along, without what only rounding needs."""
-    rests = {name.removesuffix(REST): real(data) for name, data in tensors.items() if name.endswith(REST)}
-    return {
-        name: real(data) + rests[name].astype(np.float64) if name in rests else real(data)
-        for name, data in tensors.items()
-        if name not in (STEP, SCALE) and name.removesuffix(REST) not in rests.keys() - {name}
-    }
+def known(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Tensors that a reference has too: without what only rounding needs. A step computes with what is stored alone."""
+    return {name: real(data) for name, data in tensors.items() if name not in (STEP, SCALE) and not name.endswith(REST)}
+
+
+def rests(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """What is carried along of parameters, by their names; float64."""
+    return {name.removesuffix(REST): data.astype(np.float64) for name, data in tensors.items() if name.endswith(REST)}
 
 
 def skipped(before: Mapping[str, Array], after: Mapping[str, Array]) -> bool:

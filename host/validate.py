@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from strop.errors import DataError
 from strop.host.arrays import real
-from strop.host.tolerance import skipped, storage, update_bound, whole
+from strop.host.tolerance import known, rests, skipped, storage, update_bound
 
 if TYPE_CHECKING:
     from strop.host.device import Device
@@ -142,9 +142,9 @@ def _twin_steps(
         losses.append(twin.train_step(sample, label))
         after = twin.tensors()
         if reference and errors and not skipped(before, after):
-            reference.load(whole(before))
+            reference.load(known(before))
             errors.see_loss(losses[-1], reference.step(sample, label))
-            _compare(twin, reference, errors, whole(before), whole(after))
+            _compare(twin, reference, errors, before, after)
         before = after
         on_step(losses[-1])
     return np.array(losses, np.float32)
@@ -152,16 +152,17 @@ def _twin_steps(
 
 def _compare(twin: "Device", reference: "Reference", errors: Errors, before: Tensors, after: Tensors) -> None:
     """Hold what the twin has learnt in a step against the reference."""
-    expected = reference.state()
+    program, expected, carried, left = twin.bundle.program, reference.state(), rests(before), rests(after)
     for name in _learned(twin):
-        ours = after[name]
+        ours = real(after[name])
+        if name in carried:
+            ours = ours.astype(np.float64) + left[name] - carried[name]
         decided = reference.decided(name, ours)
         errors.jumps += int(np.count_nonzero(np.abs(decided - expected[name]) > 0))
         errors.see(name, ours, decided)
         if errors.update_bound is not None:
             largest = float(np.abs(decided).max(initial=0.0))
-            stored = storage(twin.bundle.program, name, largest)
-            errors.see_update(name, ours, decided, before[name], stored)
+            errors.see_update(name, ours, decided, real(before[name]), storage(program, name, largest))
 
 
 def _learned(twin: "Device") -> Iterator[str]:
