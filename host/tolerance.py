@@ -58,7 +58,7 @@ def storage(program: Program, name: str, largest: float) -> float:
     dtype = program.values[name].dtype
     if not dtype.narrow:
         return 2.0**-22 * largest
-    info = ml_dtypes.finfo(dtype.numpy)
+    info = ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
     half, least = float(info.eps) / 2, float(info.smallest_subnormal)
     if f"{name}{REST}" in program.values:
         return max(half * half * largest, least)
