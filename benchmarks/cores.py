@@ -19,6 +19,7 @@ from measure import SILENCE, Case
 
 import strop
 from strop.compiler.bundle import Bundle
+from strop.compiler.precision import precision
 from strop.host.device import connect
 from strop.host.footprint import report
 from strop.host.profile import step_costs
@@ -31,8 +32,7 @@ STORE = HERE / "cores.json"
 NETS = ("mlp-784-128-10", "cnn-28x28", "ds-cnn")
 CORES = {
     "qemu-rv32imf": "rv32imf", "qemu-rv32imf-zfh": "rv32imf, Zfh", "qemu-rv32v": "vectors, 128 bits",
-    "qemu-rv32v256": "vectors, 256 bits", "qemu-cortex-m4f": "Cortex-M4F", "qemu-cortex-m7": "Cortex-M7",
-    "qemu-cortex-m55": "Cortex-M55",
+    "qemu-cortex-m4f": "Cortex-M4F", "qemu-cortex-m55": "Cortex-M55",
 }  # fmt: skip
 FORMATS = ("float32", "float16", "bfloat16")
 CLUSTER, TEAMS, SHARED = "qemu-rv32imf-smp", (1, 2, 4, 8), ("ds-cnn", "resnet8")
@@ -47,7 +47,8 @@ class Stored(Case):
     def build(self, board: Board | None = None) -> Bundle:
         """Compile it: batch 1."""
         model, example = MODELS[self.net]()
-        return strop.build(model, example, rule=self.rule, board=board or self.board, name=self.net, dtype=self.dtype)
+        policy = precision(self.dtype, rounding="nearest")
+        return strop.build(model, example, rule=self.rule, board=board or self.board, name=self.net, dtype=policy)
 
 
 def measured(case: Stored, board: Board | None = None) -> dict[str, Any]:
@@ -88,8 +89,8 @@ def _counted(found: dict[str, Any], meter: Any) -> dict[str, Any]:
     return found
 
 
-TEXT = """One training step by backprop, as above, with all tensors stored in a format (`--dtype`, rounding to nearest
-for float16, by chance for bfloat16) and every sum in float32. **Against float32** is on the same core. A vector
+TEXT = """One training step by backprop, as above, with all tensors stored in a format (`--dtype`, `--rounding
+nearest`) and every sum in float32. **Against float32** is on the same core. A vector
 instruction counts as one, so this says how much is issued, not how long a core takes over it.
 """
 

@@ -196,7 +196,10 @@ def draw(ledger: Ledger, path: Path) -> None:
         if result is None:
             return
         name = dtype if dtype == "float32" else f"{dtype}, {rounding}"
-        curves[name] = Curve(result["losses"], [(step, score) for step, score in result["scores"]])
+        steps, _ = np.transpose(result["scores"])
+        losses = np.interp(np.arange(steps[0], steps[-1]), steps, result["losses"])
+        losses = np.concatenate([np.full(int(steps[0]), np.nan), losses])  # each is the mean up to its place
+        curves[name] = Curve(list(losses), [(step, score) for step, score in result["scores"]])
     learning_curves(path, curves, "accuracy in %")
 
 

@@ -36,7 +36,8 @@ class VectorPrinter(Printer):
     """A Printer that knows loops over lanes.
 
     lane: the variable of the loop being printed.  prefix, count: of its functions, and how many lanes it has.
-    tiles: of each register tile of vectors, the distance of lanes in it, and how many they are.
+    tiles: of each register tile of vectors, the distance of lanes in it, and how many they are.  single: registers that
+    each lane has one of.
     """
 
     lane: Any = None
@@ -45,7 +46,8 @@ class VectorPrinter(Printer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.tiles: dict[Any, tuple[int, int]] = {}
-        self.undeclared: dict[Any, tuple[Any, int, int]] = {}
+        self.undeclared: dict[Any, tuple[Any, int, int, bool]] = {}
+        self.single: dict[Any, str] = {}
         self.bound: list[Any] = []
 
     @contextmanager
@@ -96,22 +98,28 @@ class VectorPrinter(Printer):
 
     def _AllocBuffer(self, node: Any) -> None:
         """A register tile is declared when its first use has shown whether it is one of vectors."""
-        self.undeclared[node.buffer] = (node, len(self.lines), self.depth)
+        self.undeclared[node.buffer] = (node, len(self.lines), self.depth, self.lane is not None)
         self.lines.append("")
 
     def _declare(self, buffer: Any, index: Any) -> None:
-        node, at, depth = self.undeclared.pop(buffer)
+        node, at, depth, inside = self.undeclared.pop(buffer)
         lines, self.lines, here, self.depth = self.lines, [], self.depth, depth
-        if self.lane is None or not self._is_vector(index):
+        if inside and _size(buffer) == 1:
+            self._one_a_lane(node)
+        elif self.lane is None or not self._is_vector(index):
             super()._AllocBuffer(node)
         else:
             self._vectors(node, index)
         (lines[at],), self.lines, self.depth = self.lines, lines, here
 
+    def _one_a_lane(self, node: Any) -> None:
+        _check_register(node.buffer.dtype)
+        self.single[node.buffer] = self._fresh(str(node.buffer.name).removesuffix("_local"))
+        self.bound.append(node.buffer)
+        self._line(f"strop_f32x{width_of(int(self.count))} {self.single[node.buffer]};")
+
     def _vectors(self, node: Any, index: Any) -> None:
-        if str(node.buffer.dtype) in NARROW:
-            raise LowerError(f"registers hold no {node.buffer.dtype}")
-        _check(node.buffer.dtype)
+        _check_register(node.buffer.dtype)
         name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), int(self.count)
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
@@ -125,6 +133,8 @@ class VectorPrinter(Printer):
         (index,) = indices
         if buffer in self.undeclared:
             self._declare(buffer, index)
+        if buffer in self.single:
+            return self.single[buffer]
         if buffer not in self.tiles:
             return super()._element(buffer, indices)
         own, lanes = self.tiles[buffer]
@@ -154,7 +164,7 @@ class VectorPrinter(Printer):
         self._line(f"const strop_f32x{width_of(int(self.count))} {name} = {vector};")
 
     def _in_registers(self, buffer: Any) -> bool:
-        return buffer in self.tiles or buffer in self.undeclared
+        return buffer in self.tiles or buffer in self.single or buffer in self.undeclared
 
     def _lanes_of(self, buffer: Any, indices: Any) -> str:
         """`address, stride` of the lanes."""
@@ -285,6 +295,12 @@ def _is_half(node: Any) -> bool:
 
 def _size(buffer: Any) -> int:
     return prod(int(extent) for extent in buffer.shape)
+
+
+def _check_register(dtype: Any) -> None:
+    if str(dtype) in NARROW:
+        raise LowerError(f"registers hold no {dtype}")
+    _check(dtype)
 
 
 def _check(dtype: Any) -> None:

@@ -324,7 +324,10 @@ def _result(kernel: KernelSpec, language: Expressions, operand: int, tensor: Any
     """
     dtype, early, replaced = kernel.types[operand].dtype, narrow_states(kernel), variables(kernel)
     if not dtype.narrow and operand not in early:
-        return language.scaled(tensor, -exponent)
+        made = language.scaled(tensor, -exponent)
+        if exponent:
+            language.move(made.op, tensor.op)
+        return made
     weight = operand in replaced and operand not in early
     if (weight and early) or (operand not in early and language.read_by_others(tensor)):
         language.keep(tensor)

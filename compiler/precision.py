@@ -13,6 +13,8 @@ from strop.errors import UsageError, nearest
 
 FORMATS = (FLOAT32.name, FLOAT16.name, BFLOAT16.name)
 ROUNDINGS = ("nearest", "stochastic", "carried")
+USUAL = {FLOAT16.name: "nearest", BFLOAT16.name: "stochastic"}
+"""Roundings where a policy names none: the cheapest that costs no accuracy (benchmarks/PRECISION.md)."""
 Format = Literal["float32", "float16", "bfloat16"]
 
 
@@ -34,8 +36,9 @@ class Formats(BaseModel):
 class Precision(Formats):
     """A policy. Input, output, loss, normalisation gains and statistics, and single numbers are float32 in any policy.
 
-    rounding: how an updated parameter becomes 16 bits. `nearest` loses updates below half a last place (2^-12 of the
-    parameter in float16, 2^-9 in bfloat16); `stochastic` keeps them on average, for a random number an element;
+    rounding: how an updated parameter becomes 16 bits; without one, nearest in float16 and stochastic in bfloat16.
+    `nearest` loses updates below half a last place (2^-12 of the parameter in float16, 2^-9 in bfloat16); `stochastic`
+    keeps them on average, for a random number an element;
     `carried` keeps what was rounded off for the next update, in a state of the parameter's size and format (Kahan's
     compensation; of bfloat16 both together are what a float32 master would be, to 16 bits of mantissa).  error_scale: a
     power of two that errors in float16 are stored times, so that small ones do not vanish; large ones stay at the
@@ -48,7 +51,7 @@ class Precision(Formats):
     activations: Format = "float32"
     errors: Format = "float32"
     state: Format = "float32"
-    rounding: Literal["nearest", "stochastic", "carried"] = "nearest"
+    rounding: Literal["nearest", "stochastic", "carried"] | None = None
     error_scale: int | Literal["dynamic"] = 1024
     layers: Mapping[str, Formats] = {}
 
@@ -60,17 +63,22 @@ class Precision(Formats):
         return scale
 
     def __str__(self) -> str:
-        """One format where it is all there is; else what differs from float32 and from the defaults."""
+        """One format where it is all there is, or each role's, and what differs from the defaults."""
         changed = self.model_dump(exclude_defaults=True, exclude_none=True)
-        stored = {self.parameters, self.activations, self.errors, self.state}
-        if len(stored) == 1 and set(changed) <= {"parameters", "activations", "errors", "state"}:
-            return str(*stored)
+        formats = {role: getattr(self, role) for role in Formats.model_fields}
+        if len(set(formats.values())) == 1:
+            rest = [f"{name}={value}" for name, value in changed.items() if name not in formats]
+            return ", ".join([self.parameters, *rest])
         return ", ".join(f"{name}={value}" for name, value in changed.items())
 
     @property
     def narrows(self) -> bool:
         """Whether anything is stored in less than 32 bits."""
         return self != Precision()
+
+    def rounds(self, dtype: DType) -> str:
+        """How an updated parameter becomes a number of a format."""
+        return self.rounding or USUAL[dtype.base]
 
     def of(self, role: str, layer: str) -> DType:
         """The format of a tensor. role: parameters, activations, errors or state.  layer: name, or ''."""
@@ -105,7 +113,8 @@ def precision(wanted: "Precision | str | Path", **settings: Any) -> Precision:
             return Precision.model_validate({**tomllib.loads(Path(where).read_text(encoding="utf-8")), **settings})
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
-        entry, message = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
+        path, message = list(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
+        entry = ".".join(path[:1] if path[0] == "error_scale" else path)  # what follows is a branch of its type
         raise UsageError(f"precision: {entry}: {message}", where=where, do=_advice(entry)) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"the precision policy cannot be read: {error}", where=where) from error

@@ -51,27 +51,28 @@ def narrow(program: Program, policy: Precision, board: str, seed: int, harts: in
     initial = {name: data.astype(values[name].dtype.numpy) for name, data in program.initial.items()}
     narrowed = program.with_(values=values, initial=initial)
     check_formats(narrowed, board)
-    return narrowed if policy.rounding == "nearest" else _rounded(narrowed, policy.rounding, seed)
+    return _rounded(narrowed, policy, seed)
 
 
-def _rounded(program: Program, rounding: str, seed: int) -> Program:
-    """The Program whose updates of narrow parameters round in another way."""
+def _rounded(program: Program, policy: Precision, seed: int) -> Program:
+    """The Program whose updates of narrow parameters round as the policy says."""
     b = Builder(program.values, program.initial)
-    ops = tuple(_rewritten(b, op, rounding, seed) for op in program.train_step)
+    ops = tuple(_rewritten(b, op, policy, seed) for op in program.train_step)
     if STEP in b.values:
         count = Op("tally", (STEP,), (STEP,), {"by": 1, "end": 2**31 - 2, "back": 1})
         ops = (count, *ops)
     return program.with_(values=b.values, initial=b.initial, train_step=ops)
 
 
-def _rewritten(b: Builder, op: Op, rounding: str, seed: int) -> Op:
+def _rewritten(b: Builder, op: Op, policy: Precision, seed: int) -> Op:
     if op.body:
-        body = tuple(_rewritten(b, part, rounding, seed) for part in op.body)
+        body = tuple(_rewritten(b, part, policy, seed) for part in op.body)
         more = [name for part in body for name in part.inputs if name == STEP or name.endswith(REST)]
         rests = [name for name in more if name != STEP]
         return replace(op, body=body, inputs=(*op.inputs, *dict.fromkeys(more)), outputs=(*op.outputs, *rests))
     weight = b.values[op.inputs[0]] if spec(op.kind).operands[:1] == (WEIGHT,) else None
-    if weight is None or not weight.dtype.narrow:
+    rounding = policy.rounds(weight.dtype) if weight and weight.dtype.narrow else "nearest"
+    if weight is None or rounding == "nearest":
         return op
     attrs: dict[str, Attr] = {**op.attrs, "dtype": weight.dtype.name}
     if rounding == "stochastic":
@@ -79,9 +80,7 @@ def _rewritten(b: Builder, op: Op, rounding: str, seed: int) -> Op:
         attrs |= {"seed": seed, "tensor": tensor_key(f"{weight.name}.rounding")}
         return replace(op, kind=f"{op.kind}_stochastic", inputs=(STEP, *op.inputs), attrs=attrs)
     rest = b.value(f"{weight.name}{REST}", weight.type, Role.STATE, weight.loc, np.zeros(weight.shape))
-    return replace(
-        op, kind=f"{op.kind}_carried", inputs=(rest, *op.inputs), outputs=(*op.outputs, rest), attrs=attrs
-    )
+    return replace(op, kind=f"{op.kind}_carried", inputs=(rest, *op.inputs), outputs=(*op.outputs, rest), attrs=attrs)
 
 
 def _formats(program: Program, policy: Precision) -> Iterator[tuple[str, DType]]:

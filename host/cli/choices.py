@@ -50,9 +50,14 @@ def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board
         return compile_model(
             module, example, name=name, loss=build.loss, rule=rule_of(build), optimizer=optimizer_of(build),
             board=board or shared.board, batch=build.batch, replay=replay_of(build) or 0,
-            dtype=precision(build.dtype, rounding=build.rounding, error_scale=build.error_scale),
+            dtype=precision(build.dtype, rounding=build.rounding, error_scale=_number(build.error_scale)),
             schedules=build.schedules or None, progress=stage,
         )  # fmt: skip
+
+
+def _number(text: str | None) -> int | str | None:
+    """An option that is a whole number or a word."""
+    return int(text) if text and text.isascii() and text.isdigit() else text
 
 
 def _put_in(module: "nn.Module", file: Path) -> None:

@@ -83,7 +83,8 @@ class Build:
         str | None, Option(help="Of 16-bit parameters: nearest, stochastic or carried; the policy's if not given.")
     ] = None
     error_scale: Annotated[
-        int | None, Option(help="Power of two that 16-bit errors are stored times; the policy's if not given.")
+        str | None,
+        Option(help="Power of two that float16 errors are stored times, or dynamic; the policy's if not given."),
     ] = None
     loss: Annotated[str, Option(help="cross_entropy, mse, l1, huber or bce.")] = "cross_entropy"
     batch: Annotated[int, Option(help="Samples a step.")] = 1

@@ -53,9 +53,20 @@ def built(policy: Precision | str, **settings: Any) -> strop.Bundle:
 def test_a_policy_says_what_differs() -> None:
     assert str(uniform("float16")) == "float16"
     assert str(Precision()) == "float32"
-    assert str(uniform("bfloat16", rounding="carried")).endswith("rounding=carried")
+    assert str(uniform("bfloat16", rounding="carried")) == "bfloat16, rounding=carried"
     assert not Precision().narrows
     assert Precision(activations="float16").narrows
+
+
+def test_bfloat16_rounds_by_chance_unless_a_policy_says_otherwise() -> None:
+    kinds = {
+        (dtype, rounding): {part.kind for op in built(uniform(dtype, rounding=rounding)).program.train_step
+                            for part in op.parts if part.kind.startswith("sgd")}
+        for dtype in NARROW for rounding in (None, "nearest", "carried")
+    }  # fmt: skip
+    assert kinds[("bfloat16", None)] == {"sgd_stochastic"}
+    assert kinds[("float16", None)] == kinds[("bfloat16", "nearest")] == {"sgd"}
+    assert kinds[("float16", "carried")] == {"sgd_carried"}
 
 
 def test_the_last_pattern_that_fits_a_layer_wins() -> None:
@@ -114,7 +125,7 @@ def test_what_is_no_format_is_refused(wanted: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [("--dtype", "float12"), ("--dtype", "nowhere.toml"), ("--dtype", "float16", "--rounding", "up"),
-     ("--dtype", "float16", "--error-scale", "3")],
+     ("--dtype", "float16", "--error-scale", "3"), ("--dtype", "float16", "--error-scale", "never")],
     ids=" ".join,
 )  # fmt: skip
 def test_the_command_line_refuses_in_one_sentence(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
