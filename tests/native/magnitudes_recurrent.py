@@ -23,6 +23,10 @@ def gru_cell_grad(z: Array, n: Array, inner: Array, r: Array, h: Array, dh: Arra
     return [dh * z * (h + n) * (1 + z), dn, dn * inner * r * (1 + r), dn * r, dh * z]
 
 
+def leaky_cell_grad(c: Array, dh: Array, a: Mapping[str, Any]) -> list[Array]:
+    return [dh * (1 - a["leak"]) * (1 + c * c), dh * a["leak"]]
+
+
 def lstm_cell(a: Array, m: Array, c: Array) -> list[Array]:
     i, f, g, o = np.split(1 + a + m, 4, axis=1)
     cell = f * c + i * g
@@ -48,4 +52,4 @@ def _bare(function: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
 
 RECURRENT: dict[str, Callable[..., list[Array]]] = {
     function.__name__: _bare(function) for function in (gru_cell, gru_cell_grad, lstm_cell, lstm_cell_grad)
-}
+} | {"leaky_cell_grad": leaky_cell_grad}
