@@ -1,0 +1,146 @@
+/*
+ * lanes_rvv.h: the functions of lanes.h on RVV 1.0, with groups of registers. Part of lanes.h, which includes it.
+ *
+ * LANES(N, g, b, h, q) are N lanes in a group of g registers, as 16 and as 8 bits in groups of h and q; b is the ratio
+ * in the name of a mask's type.
+ */
+#include <riscv_vector.h>
+
+#define LANES(N, g, b, h, q)                                                                                           \
+    typedef vfloat32m##g##_t strop_f32x##N;                                                                            \
+    STROP_INLINE strop_f32x##N strop_x##N##_load(const float *p, ptrdiff_t stride, size_t n) {                         \
+        return stride == 1 ? __riscv_vle32_v_f32m##g(p, n) : __riscv_vlse32_v_f32m##g(p, 4 * stride, n);               \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store(float *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                      \
+        if (stride == 1) {                                                                                             \
+            __riscv_vse32_v_f32m##g(p, v, n);                                                                          \
+        } else {                                                                                                       \
+            __riscv_vsse32_v_f32m##g(p, 4 * stride, v, n);                                                             \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_fill(float a, size_t n) { return __riscv_vfmv_v_f_f32m##g(a, n); }         \
+    STROP_INLINE strop_f32x##N strop_x##N##_sqrt(strop_f32x##N a, size_t n) {                                          \
+        return __riscv_vfsqrt_v_f32m##g(a, n);                                                                         \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {                    \
+        return __riscv_vfcvt_f_xu_v_f32m##g(                                                                           \
+            __riscv_vzext_vf4_u32m##g(                                                                                 \
+                stride == 1 ? __riscv_vle8_v_u8##q(p, n) : __riscv_vlse8_v_u8##q(p, stride, n), n), n);                \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_u8(uint8_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                 \
+        const vuint16##h##_t half = __riscv_vncvt_x_x_w_u16##h(__riscv_vfcvt_xu_f_v_u32m##g(v, n), n);                 \
+        const vuint8##q##_t bytes = __riscv_vncvt_x_x_w_u8##q(half, n);                                                \
+        if (stride == 1) {                                                                                             \
+            __riscv_vse8_v_u8##q(p, bytes, n);                                                                         \
+        } else {                                                                                                       \
+            __riscv_vsse8_v_u8##q(p, stride, bytes, n);                                                                \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE vuint16##h##_t strop_x##N##_words(const uint16_t *p, ptrdiff_t stride, size_t n) {                    \
+        return stride == 1 ? __riscv_vle16_v_u16##h(p, n) : __riscv_vlse16_v_u16##h(p, 2 * stride, n);                 \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_words(uint16_t *p, ptrdiff_t stride, vuint16##h##_t v, size_t n) {            \
+        if (stride == 1) {                                                                                             \
+            __riscv_vse16_v_u16##h(p, v, n);                                                                           \
+        } else {                                                                                                       \
+            __riscv_vsse16_v_u16##h(p, 2 * stride, v, n);                                                              \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n) {                 \
+        const vuint32m##g##_t low = __riscv_vzext_vf2_u32m##g(strop_x##N##_words(p, stride, n), n);                    \
+        return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vsll_vx_u32m##g(low, 16, n));                          \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_bf16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {              \
+        const vuint32m##g##_t bits = __riscv_vreinterpret_v_f32m##g##_u32m##g(v);                                      \
+        const vuint16##h##_t near = __riscv_vnclipu_wx_u16##h(bits, 16, __RISCV_VXRM_RNE, n);                          \
+        const vbool##b##_t nan = __riscv_vmfne_vv_f32m##g##_b##b(v, v, n);                                             \
+        strop_x##N##_store_words(p, stride, __riscv_vmerge_vxm_u16##h(near, 0x7fc0u, nan, n), n);                      \
+    }                                                                                                                  \
+    STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
+        const vbool##b##_t is = __riscv_vmfle_vf_f32m##g##_b##b(__riscv_vfabs_v_f32m##g(a, n), most, n);               \
+        return __riscv_vcpop_m_b##b(is, n) == n;                                                                       \
+    }                                                                                                                  \
+    LANES_HALF(N, g, h)                                                                                                \
+    LANES_TWO(N, g, add, vfadd_vv, vfadd_vf, vfadd_vf)                                                                 \
+    LANES_TWO(N, g, sub, vfsub_vv, vfsub_vf, vfrsub_vf)                                                                \
+    LANES_TWO(N, g, mul, vfmul_vv, vfmul_vf, vfmul_vf)                                                                 \
+    LANES_TWO(N, g, div, vfdiv_vv, vfdiv_vf, vfrdiv_vf)                                                                \
+    LANES_FMA(N, g, fma, vfmacc)                                                                                       \
+    LANES_FMA(N, g, fnma, vfnmsac)                                                                                     \
+    LANES_PICK(N, g, b, gt, vmfgt_vv)                                                                                  \
+    LANES_PICK(N, g, b, ge, vmfge_vv)                                                                                  \
+    LANES_PICK(N, g, b, eq, vmfeq_vv)                                                                                  \
+    LANES_CLIPPED(N)
+
+#define LANES_TWO(N, g, name, vv, vf, fv)                                                                              \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n) {                       \
+        return __riscv_##vv##_f32m##g(a, b, n);                                                                        \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_vf(strop_f32x##N a, float b, size_t n) {                          \
+        return __riscv_##vf##_f32m##g(a, b, n);                                                                        \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_fv(float a, strop_f32x##N b, size_t n) {                          \
+        return __riscv_##fv##_f32m##g(b, a, n);                                                                        \
+    }
+
+#define LANES_FMA(N, g, name, op)                                                                                      \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, strop_f32x##N c, size_t n) {      \
+        return __riscv_##op##_vv_f32m##g(c, a, b, n);                                                                  \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_fvv(float a, strop_f32x##N b, strop_f32x##N c, size_t n) {        \
+        return __riscv_##op##_vf_f32m##g(c, a, b, n);                                                                  \
+    }
+
+/* a > b ? x : y and the like. */
+#define LANES_PICK(N, g, b, name, op)                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_pick_##name(strop_f32x##N a, strop_f32x##N c, strop_f32x##N x,             \
+                                                        strop_f32x##N y, size_t n) {                                   \
+        return __riscv_vmerge_vvm_f32m##g(y, x, __riscv_##op##_f32m##g##_b##b(a, c, n), n);                            \
+    }
+
+#if defined(__riscv_zvfh)
+#define LANES_HALF(N, g, h)                                                                                            \
+    typedef vfloat16##h##_t strop_f16x##N;                                                                             \
+    STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
+        return __riscv_vreinterpret_v_u16##h##_f16##h(strop_x##N##_words(p, stride, n));                               \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n) {                  \
+        return __riscv_vfwcvt_f_f_v_f32m##g(strop_x##N##_half(p, stride, n), n);                                       \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_f16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {               \
+        const strop_f16x##N half = __riscv_vfncvt_f_f_w_f16##h(v, n);                                                  \
+        strop_x##N##_store_words(p, stride, __riscv_vreinterpret_v_f16##h##_u16##h(half), n);                          \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
+        return __riscv_vfwadd_wv_f32m##g(a, b, n);                                                                     \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
+        return __riscv_vfwsub_wv_f32m##g(a, b, n);                                                                     \
+    }                                                                                                                  \
+    LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
+    LANES_FMA_HALF(N, g, fnma, vfwnmsac)
+
+#define LANES_FMA_HALF(N, g, name, op)                                                                                 \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n) {\
+        return __riscv_##op##_vv_f32m##g(c, a, b, n);                                                                  \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n) { \
+        const union { uint16_t u; _Float16 h; } pun = {.u = a};                                                        \
+        return __riscv_##op##_vf_f32m##g(c, pun.h, b, n);                                                              \
+    }
+#else
+#define LANES_HALF(N, g, h)
+#endif
+
+#if __riscv_v_min_vlen >= 256
+LANES(8, 1, 32, mf2, mf4)
+LANES(16, 2, 16, m1, mf2)
+LANES(32, 4, 8, m2, m1)
+LANES(64, 8, 4, m4, m2)
+#elif __riscv_v_min_vlen >= 128
+LANES(8, 2, 16, m1, mf2)
+LANES(16, 4, 8, m2, m1)
+LANES(32, 8, 4, m4, m2)
+#else
+#error "kernels in vectors need registers of at least 128 bits: tell the compiler zvl128b or more"
+#endif
