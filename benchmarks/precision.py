@@ -42,7 +42,8 @@ SEEDS = (0, 1, 2)
 RULES = ("backprop", "tpsgd", "mono-forward")
 STORED = (
     ("float32", "nearest"), ("float16", "nearest"), ("float16", "stochastic"), ("float16", "carried"),
-    ("bfloat16", "nearest"), ("bfloat16", "stochastic"), ("bfloat16", "carried"),
+    ("float16", "nearest, sums in float16"), ("bfloat16", "nearest"), ("bfloat16", "stochastic"),
+    ("bfloat16", "carried"),
 )  # fmt: skip
 """Formats with their roundings, float32 first."""
 POINTS = 10
@@ -84,7 +85,14 @@ class Job:
     @property
     def policy(self) -> Precision:
         """Where everything rests."""
-        return uniform(self.dtype, rounding=self.rounding) if self.dtype != "float32" else uniform(self.dtype)
+        rounding, _, sums = self.rounding.partition(", sums in ")
+        settings = {"rounding": rounding, "sums": sums or "float32"}
+        return uniform(self.dtype, **settings) if self.dtype != "float32" else uniform(self.dtype)
+
+    @property
+    def board(self) -> str:
+        """Whose bits the twin has: this PC's own, or those of a core that computes in float16."""
+        return "host" if self.policy.sums == "float32" else "qemu-rv32v"
 
     def run(self) -> dict[str, Any]:
         """Accuracy in percent after each part of the run, and the mean loss of each."""
@@ -92,8 +100,9 @@ class Job:
         torch.manual_seed(self.seed)
         model, example = network(self.task)
         bundle = strop.build(
-            model, example, rule=self.rule, dtype=self.policy, optimizer=strop.optim.SGD(lr=task.lr), seed=self.seed
-        )
+            model, example, rule=self.rule, dtype=self.policy, optimizer=strop.optim.SGD(lr=task.lr), seed=self.seed,
+            board=self.board,
+        )  # fmt: skip
         (x, y), held = data(self.task, self.seed)
         order = np.concatenate([np.random.default_rng((self.seed, e)).permutation(len(x)) for e in range(task.epochs)])
         losses, scores, done = [], [], 0
@@ -207,7 +216,8 @@ HEAD = """# 16-bit storage
 
 Written by `python benchmarks/precision.py`. Everything that a policy may store rests in the format: parameters,
 activations, errors. Batch 1, SGD, the same learning rate, initial weights and samples for all formats; mean of three
-seeds, and in parentheses the difference to float32. docs/precision.md says what to make of it.
+seeds, and in parentheses the difference to float32. Sums in float16 are those of `qemu-rv32v`. docs/precision.md says
+what to make of it.
 """
 
 

@@ -110,7 +110,7 @@ class Printer:
             return None
         if not _is_choice(value.b) or not _is_zero(value.b.args[2]) or type(value.a).__name__ != "TensorLoad":
             return None
-        return value.b if self.expression(value.a) == self._target(node) else None
+        return value.b if self._element(value.a.source, value.a.indices) == self._target(node) else None
 
     def _guarded(self, condition: str, parts: Iterable[Any]) -> None:
         """Additions whose guards are this condition."""

@@ -15,7 +15,7 @@ from strop.errors import LowerError
 VECTORIZED = 2
 """TVM's kind of a loop over lanes."""
 
-WIDTHS = (8, 16, 32, 64)
+WIDTHS = (8, 16, 32, 64, 128)
 """Lanes of the types in runtime/lanes.h."""
 
 ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
@@ -64,7 +64,7 @@ class VectorPrinter(Printer):
             self.lane = None
 
     def _For(self, node: Any) -> None:
-        if not _is_lanes(node):
+        if not is_lanes(node):
             super()._For(node)
             return
         with self._lanes(node) as body:
@@ -72,20 +72,20 @@ class VectorPrinter(Printer):
 
     def _guard(self, node: Any) -> str | None:
         """Of a loop over lanes: what guards its only store."""
-        if not _is_lanes(node):
+        if not is_lanes(node):
             return super()._guard(node)
         with self._lanes(node) as body:
             return super()._guard(body)
 
     def _add(self, part: Any) -> None:
-        if not _is_lanes(part):
+        if not is_lanes(part):
             super()._add(part)
             return
         with self._lanes(part) as body:
             super()._add(body)
 
     def _conditions(self, node: Any) -> dict[str, Any]:
-        if not _is_lanes(node):
+        if not is_lanes(node):
             return super()._conditions(node)
         with self._lanes(node) as body:
             found = super()._conditions(body)
@@ -118,12 +118,12 @@ class VectorPrinter(Printer):
         self.bound.append(node.buffer)
         self._line(f"strop_f32x{width_of(int(self.count))} {self.single[node.buffer]};")
 
-    def _vectors(self, node: Any, index: Any) -> None:
+    def _vectors(self, node: Any, index: Any, element: str = "f32") -> None:
         _check_register(node.buffer.dtype)
         name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), int(self.count)
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
-        self._line(f"strop_f32x{width_of(lanes)} {', '.join(self._tile(name, count, i) for i in range(count))};")
+        self._line(f"strop_{element}x{width_of(lanes)} {', '.join(self._tile(name, count, i) for i in range(count))};")
 
     @staticmethod
     def _tile(name: str, count: int, index: int) -> str:
@@ -224,9 +224,9 @@ class VectorPrinter(Printer):
             if type(a).__name__ == "Mul":
                 rest = self.vector(b) if kind == "Add" else self._call("sub_fv", "-0.0f", self.vector(b))
                 return self._multiply_add("fma", a, rest)
-        if kind == "Add" and _is_half(a) and not _is_half(b):
+        if kind == "Add" and is_half(a) and not is_half(b):
             a, b = b, a
-        if kind in ("Add", "Sub") and _is_half(b) and self._is_vector(a) and self._is_vector(b):
+        if kind in ("Add", "Sub") and is_half(b) and self._is_vector(a) and self._is_vector(b):
             return self._call(f"{ARITHMETIC[kind]}_f16", self.vector(a), self._half(b))
         if not self._is_vector(b):
             return self._call(f"{ARITHMETIC[kind]}_vf", self.vector(a), self.expression(b))
@@ -236,7 +236,7 @@ class VectorPrinter(Printer):
 
     def _multiply_add(self, name: str, product: Any, rest: str) -> str:
         a, b = product.a, product.b
-        if _is_half(a) and _is_half(b) and (self._is_vector(a) or self._is_vector(b)):
+        if is_half(a) and is_half(b) and (self._is_vector(a) or self._is_vector(b)):
             return self._multiply_halves(name, a, b, rest)
         if not self._is_vector(a) and not self._is_vector(b):
             return self._call(f"{name}_fvv", self.expression(a), self._call("fill", self.expression(b)), rest)
@@ -276,18 +276,18 @@ class VectorPrinter(Printer):
         if function == "strop_sqrtf":
             return self._call("sqrt", self.vector(node.args[1]))
         if function == "strop_reluf":
-            x, zero = self.vector(node.args[1]), self._call("fill", "0.0f")
-            return self._call("pick_gt", x, zero, x, zero)
+            return self._call("relu", self.vector(node.args[1]))
         if function == "strop_model_limited":
             return f"{function}_x{width_of(int(self.count))}({self.vector(node.args[1])}, {self.count})"
         raise LowerError(f"no vector form of {function}")
 
 
-def _is_lanes(node: Any) -> bool:
+def is_lanes(node: Any) -> bool:
+    """Whether a statement is a loop over lanes."""
     return type(node).__name__ == "For" and int(node.kind) == VECTORIZED
 
 
-def _is_half(node: Any) -> bool:
+def is_half(node: Any) -> bool:
     """Whether a number is the exact value of a binary16 in memory."""
     value: Any = node.value if type(node).__name__ == "Cast" else None
     return type(value).__name__ == "TensorLoad" and str(value.ty.dtype) == "float16"

@@ -258,8 +258,9 @@ class Emitter:
         """What kernels call when they store errors times a scale."""
         dtype = health.scaled(self.program)
         state = f"strop_model_state.{self.names.values[health.SCALE]}" if health.SCALE in self.names.values else ""
-        widths = sorted({int(n) for kernel in self.names.kernels for n in findall(r"limited_x(\d+)", kernel.body)})
-        return health.definitions(dtype, state, widths) if dtype else ""
+        found = [findall(r"limited_(half_)?x(\d+)", kernel.body) for kernel in self.names.kernels]
+        widths, halves = (sorted({int(n) for row in found for kind, n in row if kind == own}) for own in ("", "half_"))
+        return health.definitions(dtype, state, widths, halves) if dtype else ""
 
     @property
     def team(self) -> bool:

@@ -45,6 +45,17 @@ static inline __attribute__((always_inline)) strop_f32x{n} strop_model_limited_x
 }}
 """
 
+HALVES = """
+/* The same of {n} halves. */
+static inline __attribute__((always_inline)) strop_f16x{n} strop_model_limited_half_x{n}(strop_f16x{n} x, size_t n) {{
+    if (strop_x{n}_half_within(x, {most}, n)) {{
+        return x;
+    }}
+    beyond = true;
+    return {limited};
+}}
+"""
+
 FOLLOWING = """strop_model_health_t strop_model_health;
 
 /* Whether an error of this step was too large for its format: no kernel updates anything any more. */
@@ -80,13 +91,19 @@ def scaled(program: Program) -> DType | None:
     return next((v.dtype for v in program.values.values() if v.dtype.exponent or v.dtype.dynamic), None)
 
 
-def definitions(dtype: DType, scale: str, widths: Iterable[int] = ()) -> str:
-    """C before the kernels. scale: the state's memory.  widths: of the vectors of errors that kernels store."""
+def definitions(dtype: DType, scale: str, widths: Iterable[int] = (), halves: Iterable[int] = ()) -> str:
+    """C before the kernels. scale: the state's memory.  widths: of the vectors of errors that kernels store.
+
+    halves: of those that are computed in binary16.
+    """
     most = f"{dtype.most:.1f}f"
     text = (FOLLOWING if dtype.dynamic else FIXED).format(most=most, scale=scale, patience=PATIENCE, largest=MOST)
     for n in widths:
         limited = "x" if dtype.dynamic else f"strop_x{n}_clipped(x, {most}, n)"
         text += LANES.format(n=n, most=most, limited=limited)
+    for n in halves:
+        limited = "x" if dtype.dynamic else f"strop_x{n}_half_clipped(x, {most}, n)"
+        text += HALVES.format(n=n, most=most, limited=limited)
     return text
 
 

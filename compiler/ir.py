@@ -175,7 +175,8 @@ class Program:
 
     values: every tensor by name.  infer: ops from `x` to `output`.  train_step: ops of one step, empty before a rule
     has been applied.  initial: contents of params, states and consts at start.  fma: whether `a*b + c` is one
-    rounding on the target.  batch: samples a step.
+    rounding on the target.  half: what is computed in binary16 where all operands rest in it: nothing,
+    `maps`, or `sums` too; see `compiler.chalf`.  batch: samples a step.
     """
 
     name: str
@@ -186,6 +187,7 @@ class Program:
     loss: str = ""
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     fma: bool = False
+    half: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -230,7 +232,8 @@ class Program:
     @property
     def text(self) -> str:
         """The Program as text: one line a value and an op; initial contents appear as their hash."""
-        lines = [f"program {self.name} {{fma={self.fma}}}"]
+        half = f", half={self.half}" if self.half else ""
+        lines = [f"program {self.name} {{fma={self.fma}{half}}}"]
         lines += [f"  {value}{self._initial_text(value.name)}" for value in self.values.values()]
         for name, ops in self.functions().items():
             lines += ["", f"{name} -> {', '.join(self.results(name))} {{", *_indented(ops), "}"]

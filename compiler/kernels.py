@@ -51,7 +51,7 @@ class KernelSpec:
     """What makes a kernel, independent of names: operations by index of their operands, types and attributes.
 
     types: of every operand, inputs first.  steps: (kind, input indices, output indices, attrs).  results: operand
-    indices of the outputs.  over: the input whose memory the first result takes over.
+    indices of the outputs.  over: the input whose memory the first result takes over.  half: see `Program`.
     """
 
     types: tuple[TensorType, ...]
@@ -61,6 +61,7 @@ class KernelSpec:
     over: int | None
     fma: bool
     tiling: Tiling
+    half: str = ""
 
     @property
     def outer(self) -> bool:
@@ -94,7 +95,7 @@ def kernel_spec(program: Program, op: Op, tiling: Tiling) -> KernelSpec:
     over = index.get(str(op.attrs.get("over")))
     own = op.attrs.get("tiling")
     tiling = Tiling(*own) if isinstance(own, tuple) else tiling
-    return KernelSpec(tuple(types), len(operands(op)), tuple(steps), results, over, program.fma, tiling)
+    return KernelSpec(tuple(types), len(operands(op)), tuple(steps), results, over, program.fma, tiling, program.half)
 
 
 PLACEMENT = ("over", "tiling", "restart")
@@ -219,7 +220,7 @@ def _source(op: OpSpec) -> str:
     return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
-MAKERS = ("lower", "cprint", "cvector", "cteam", "schedules", "lanes", "harts", "kernels", "dtypes")
+MAKERS = ("lower", "cprint", "cvector", "chalf", "cteam", "schedules", "lanes", "harts", "kernels", "dtypes")
 """What decides what a kernel looks like, besides the ops."""
 
 

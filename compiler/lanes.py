@@ -9,6 +9,7 @@ from enum import Enum, auto
 from math import prod
 from typing import Any
 
+from strop.compiler.chalf import TERMS
 from strop.compiler.schedules import (
     Stage,
     Tiling,
@@ -36,15 +37,22 @@ class Lanes(Enum):
     CHANNELS = auto()
 
 
-LANES = (Lanes.ALL, Lanes.IMAGE, Lanes.LAST, Lanes.CHANNELS)
-"""In order of preference. What reads a vector a channel, say, cannot be printed with ALL."""
+def ways(shape: Sequence[int], most: int) -> list[Lanes]:
+    """Ways to lay lanes over a map, the longest vectors first; what reads a vector a channel, say, cannot take ALL."""
+    axes = {Lanes.ALL: shape, Lanes.IMAGE: shape[2:], Lanes.LAST: shape[-1:], Lanes.CHANNELS: shape[1:2]}
+    return sorted(axes, key=lambda way: -lane_count(prod(axes[way]), most))
+
 
 FEW = 3
 """Fewer outputs than this along an axis are no vector."""
 
 
-def arrange_lanes(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *, outer: bool = False) -> None:
+def arrange_lanes(
+    sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *, outer: bool = False, half: bool = False
+) -> None:
     """Schedule a kernel in place, with loops over lanes marked as vectorized; see `schedules.arrange`.
+
+    half: sums of halves may be in halves, a few terms at a time.
 
     Raises LowerError where no axis has enough outputs.
     """
@@ -59,7 +67,7 @@ def arrange_lanes(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lane
         if prod(anchor.shape) < FEW:
             _scalar(sch, [anchor, *followers])
         elif anchor.reduces:
-            _reduction(sch, anchor, followers, tiling, lane_axis(anchor.shape, lanes))
+            _reduction(sch, anchor, followers, tiling, lane_axis(anchor.shape, lanes), half=half)
         elif outer and len(anchor.shape) == 2:
             _columns(sch, anchor, followers, tiling)
         else:
@@ -155,14 +163,18 @@ def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling:
     sch.vectorize(sch.get_loops(init)[2])
 
 
-def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, axis: int) -> None:
+def _reduction(
+    sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, axis: int, *, half: bool = False
+) -> None:
     """A tile of vectors of sums in registers; what follows reads them there."""
     block, parts = sch.get_sblock(anchor.name), partable(sch, [anchor, *followers])
     copies = registers(sch, block, anchor)
     spatial, reduce = loops_of(sch, block)
     spatial[axis], lane = _split_lanes(sch, spatial[axis], tiling.lanes)
     width = extent_of(sch, lane)
-    reduce, depth = unrolled_tail(sch, reduce, tiling.depth)
+    reduce, depth = unrolled_tail(sch, reduce, _short_depth(sch, reduce) if half else tiling.depth)
+    if half:
+        reduce = _short(sch, block, reduce)
     outer, tile = _tile(sch, spatial, anchor, axis, _room(width, tiling), depth)
     sch.reorder(*outer, *reduce, *tile, lane)
     for loop in tile:
@@ -177,6 +189,30 @@ def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tili
     for loop in tile:
         sch.unroll(loop)
     sch.vectorize(lane)
+
+
+def _short_depth(sch: Any, reduce: Sequence[Any]) -> int:
+    """How far to unroll the innermost loop so that sums in halves, whole turns of it, get most terms."""
+    extent = next((n for loop in reversed(reduce) if (n := extent_of(sch, loop)) > 1), 1)
+    depths = [depth for depth in range(1, TERMS + 1) if extent % depth == 0]
+    return max(depths, key=lambda depth: (depth * divisor(extent // depth, TERMS // depth), depth))
+
+
+def _short(sch: Any, block: Any, reduce: list[Any]) -> list[Any]:
+    """Split the loop that has more turns than one sum in halves may have terms, as the last; unroll what is inside.
+
+    Not where a term may lie in the padding: a loop that stays has its bounds by that.
+    """
+    terms, at = 1, len(reduce)
+    while at and terms * extent_of(sch, reduce[at - 1]) <= TERMS:
+        at, terms = at - 1, terms * extent_of(sch, reduce[at - 1])
+    turns = divisor(extent_of(sch, reduce[at - 1]), TERMS // terms) if at else 1
+    if turns > 1:
+        reduce = [*reduce[: at - 1], *sch.split(reduce[at - 1], [None, turns]), *reduce[at:]]
+    if "if_then_else" not in str(sch.get(block)):
+        for loop in reduce[at:-1]:
+            sch.unroll(loop)
+    return reduce
 
 
 def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling) -> None:

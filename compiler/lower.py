@@ -1,16 +1,17 @@
 """Tensor expressions to C through TVM: the only file that knows it (apache-tvm 0.27.0.post1)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import tvm
 from tvm import s_tir, sym, te, tirx
 
+from strop.compiler.chalf import HalfPrinter, HalfSumPrinter
 from strop.compiler.cprint import NARROW, Printer
 from strop.compiler.cteam import TeamPrinter
 from strop.compiler.cvector import VectorPrinter
-from strop.compiler.dtypes import DTYPES, DType
+from strop.compiler.dtypes import DTYPES, FLOAT16, DType
 from strop.compiler.ir import TensorType
 from strop.compiler.kernels import (
     Kernel,
@@ -22,7 +23,7 @@ from strop.compiler.kernels import (
     result_order,
     variables,
 )
-from strop.compiler.lanes import LANES, Lanes, arrange_lanes
+from strop.compiler.lanes import Lanes, arrange_lanes, ways
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import Hints, OpSpec
 from strop.compiler.schedules import Stage, arrange
@@ -250,12 +251,37 @@ def lower_kernel(kernel: KernelSpec) -> Kernel:
 
     In vectors if the tiling has lanes and one of the ways to lay them can be printed, else in scalars.
     """
-    for lanes in LANES if kernel.tiling.lanes > 1 else ():
+    for lanes, (wide, printer) in _vector_ways(kernel):
         try:
-            return _lowered(kernel, VectorPrinter, lanes)
+            return _lowered(wide, printer, lanes)
         except LowerError:
             continue
     return _lowered(kernel, TeamPrinter if kernel.tiling.harts > 1 else Printer, Lanes.NONE)
+
+
+def _vector_ways(kernel: KernelSpec) -> Iterator[tuple[Lanes, tuple[KernelSpec, type[Printer]]]]:
+    """Ways to schedule and print a kernel in vectors, the best first."""
+    shape = kernel.types[kernel.results[0]].shape
+    for wide, printer in _vector_printers(kernel):
+        for lanes in ways(shape, wide.tiling.lanes):
+            yield lanes, (wide, printer)
+
+
+def _vector_printers(kernel: KernelSpec) -> list[tuple[KernelSpec, type[Printer]]]:
+    """Ways to print a kernel in vectors, the best first. Twice the lanes pay where halves are computed with."""
+    tiling = kernel.tiling
+    if tiling.lanes == 1:
+        return []
+    if not kernel.half or not any(type_.dtype.base == FLOAT16.name for type_ in kernel.types):
+        return [(kernel, VectorPrinter)]
+    printer: type[Printer] = HalfSumPrinter if kernel.half == "sums" else HalfPrinter
+    wide = replace(kernel, tiling=replace(tiling, lanes=tiling.halves))
+    summed = not kernel.outer and kernel.half != "sums" and _reduces(kernel)
+    return [*([] if summed else [(wide, printer)]), (kernel, printer)]
+
+
+def _reduces(kernel: KernelSpec) -> bool:
+    return any(stage.reduces for stage in _express(kernel)[0].stages.values())
 
 
 def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel:
@@ -266,7 +292,7 @@ def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel
         if lanes is Lanes.NONE:
             arrange(schedule, stages, kernel.tiling, outer=kernel.outer)
         else:
-            arrange_lanes(schedule, stages, kernel.tiling, lanes, outer=kernel.outer)
+            arrange_lanes(schedule, stages, kernel.tiling, lanes, outer=kernel.outer, half=kernel.half == "sums")
         function = tvm.transform.Sequential(list(PASSES))(schedule.mod)["main"]
     except (RuntimeError, ValueError, TypeError) as error:
         kinds = ", ".join(step[0] for step in kernel.steps)

@@ -15,6 +15,7 @@ from strop.compiler.kernels import lower
 from strop.compiler.optim import SGD, Optimizer
 from strop.compiler.passes.flatten import flatten
 from strop.compiler.passes.fuse import fuse
+from strop.compiler.passes.halve import halve
 from strop.compiler.passes.hoist import hoist
 from strop.compiler.passes.legalize import legalize
 from strop.compiler.passes.narrow import narrow
@@ -95,6 +96,7 @@ def build(
     p = stage("fuse", fuse(p))
     p = stage("unroll", unroll(p))
     p = stage("narrow", narrow(p, policy, board.name, rule.seed, board.core.tiling.get("harts", 1)))
+    p = stage("halve", halve(p, policy.sums, board.name, board.core.tiling.get("halves", 0)))
     p = stage("order", order(p))
     p = stage("reuse", reuse(p))
     default = Tiling(**board.core.tiling)

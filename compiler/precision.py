@@ -1,4 +1,4 @@
-"""Precision as data: in which format each kind of tensor rests in memory. Every sum is float32 whatever is stored."""
+"""Precision as data: in which format each kind of tensor rests in memory. Sums are float32 unless asked otherwise."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,9 +12,12 @@ from strop.compiler.dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, DType
 from strop.errors import UsageError, nearest
 
 FORMATS = (FLOAT32.name, FLOAT16.name, BFLOAT16.name)
+SUMS = ("float32", "float16")
 ROUNDINGS = ("nearest", "stochastic", "carried")
 USUAL = {FLOAT16.name: "nearest", BFLOAT16.name: "stochastic"}
 """Roundings where a policy names none: the cheapest that costs no accuracy (benchmarks/PRECISION.md)."""
+SCALES = {FLOAT32.name: 1024, FLOAT16.name: 64}
+"""Error scales where a policy names none, by what sums are kept in: a sum of errors times inputs has to stay in range."""
 Format = Literal["float32", "float16", "bfloat16"]
 
 
@@ -42,8 +45,10 @@ class Precision(Formats):
     `carried` keeps what was rounded off for the next update, in a state of the parameter's size and format (Kahan's
     compensation; of bfloat16 both together are what a float32 master would be, to 16 bits of mantissa).  error_scale: a
     power of two that errors in float16 are stored times, so that small ones do not vanish; large ones stay at the
-    format's end. `dynamic` begins with 2^16, halves when an error leaves the range, skipping the updates that are then
-    left of the step, and doubles after 2,000 steps without.  layers: other formats for layers whose name fits a shell
+    format's end. Without one 1024, or 64 with sums in float16. `dynamic` begins with 2^16, halves when an error leaves the range, skipping the updates that are then
+    left of the step, and doubles after 2,000 steps without.  sums: what sums of
+    products of float16 numbers are kept in; with `float16`, sums of up to 32 terms are added up in float32, on a core
+    that computes in it.  layers: other formats for layers whose name fits a shell
     pattern, the last that fits.
     """
 
@@ -52,12 +57,13 @@ class Precision(Formats):
     errors: Format = "float32"
     state: Format = "float32"
     rounding: Literal["nearest", "stochastic", "carried"] | None = None
-    error_scale: int | Literal["dynamic"] = 1024
+    error_scale: int | Literal["dynamic"] | None = None
+    sums: Literal["float32", "float16"] = "float32"
     layers: Mapping[str, Formats] = {}
 
     @field_validator("error_scale")
     @classmethod
-    def _is_a_power_of_two(cls, scale: int | str) -> int | str:
+    def _is_a_power_of_two(cls, scale: int | str | None) -> int | str | None:
         if isinstance(scale, int) and (scale < 2 or scale & (scale - 1) or scale > 2**24):
             raise ValueError("must be a power of two from 2 to 2^24, or dynamic")
         return scale
@@ -89,7 +95,8 @@ class Precision(Formats):
         dtype = DTYPES[name]
         if role != "errors" or dtype is not FLOAT16:
             return dtype
-        return dtype.follows if self.error_scale == "dynamic" else dtype.scaled(self.error_scale.bit_length() - 1)
+        scale = self.error_scale or SCALES[self.sums]
+        return dtype.follows if scale == "dynamic" else dtype.scaled(int(scale).bit_length() - 1)
 
 
 def uniform(name: str, **settings: Any) -> Precision:
@@ -122,5 +129,5 @@ def precision(wanted: "Precision | str | Path", **settings: Any) -> Precision:
 
 
 def _advice(entry: str) -> str:
-    values = {"rounding": ROUNDINGS, "error_scale": ("1024", "dynamic")}
+    values = {"rounding": ROUNDINGS, "error_scale": ("1024", "dynamic"), "sums": SUMS}
     return f"One of {', '.join(values[entry])}" if entry in values else nearest(entry, Precision.model_fields)

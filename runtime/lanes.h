@@ -11,9 +11,11 @@
  *   0 to 255 in memory, load_f16, store_bf16 and the like what numerics.h calls 16-bit storage. A function's name ends
  *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
  *
- *   strop_f16xN holds N binary16 numbers. They only feed sums in float32: fma_f16(a, b, c, n) is a * b + c of binary16 a
- *   and b, add_f16(a, b, n) is a + b of a binary16 b. The bits are those of fma and add on operands that were widened
- *   before, because widening is exact. On a board this takes Zvfh, and so do load_f16 and store_f16.
+ *   strop_f16xN holds N binary16 numbers, as `half` loads them. Where they feed sums in float32, fma_f16(a, b, c, n) is
+ *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
+ *   operands that were widened before, because widening is exact. Functions whose names begin with half_ compute in
+ *   binary16: each result is rounded once, subnormals are kept, and float operands are rounded to binary16 before.
+ *   widen and half_round convert. On a board this takes Zvfh, and so do load_f16 and store_f16.
  */
 #ifndef STROP_LANES_H
 #define STROP_LANES_H
@@ -41,13 +43,32 @@
 #endif
 
 #undef EACH
+#undef EACH_HALF
 #undef LANES
 #undef LANES_TWO
 #undef LANES_FMA
 #undef LANES_PICK
 #undef LANES_HALF
 #undef LANES_STORE
+#undef LANES_WORDS
+#undef LANES_F16
 #undef LANES_FMA_HALF
+#undef LANES_ARITHMETIC_HALF
+#undef LANES_FMA_IN_HALF
+#undef LANES_TWO_IN_HALF
+#undef LANES_PICK_IN_HALF
 #undef LANES_CLIPPED
+#undef LANES_PAIR
+#undef PAIR_MADE
+#undef PAIR_IN_MEMORY
+#undef PAIR_TWO
+#undef PAIR_FMA
+#undef PAIR_PICK
+#undef PAIR_F16
+#undef PAIR_TWO_HALF
+#undef PAIR_FMA_HALF
+#undef FIRST
+#undef REST
+#undef HALF
 
 #endif

@@ -26,6 +26,7 @@
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_fill(float a, size_t n) EACH(N, a)                                         \
     STROP_INLINE strop_f32x##N strop_x##N##_sqrt(strop_f32x##N a, size_t n) EACH(N, strop_sqrtf(a[i]))                 \
+    STROP_INLINE strop_f32x##N strop_x##N##_relu(strop_f32x##N a, size_t n) EACH(N, a[i] > 0.0f ? a[i] : 0.0f)         \
     STROP_INLINE strop_f32x##N strop_x##N##_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n)                      \
         EACH(N, (float)p[(ptrdiff_t)i * stride])                                                                       \
     STROP_INLINE void strop_x##N##_store_u8(uint8_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                 \
@@ -69,7 +70,75 @@
     LANES_PICK(N, gt, >)                                                                                               \
     LANES_PICK(N, ge, >=)                                                                                              \
     LANES_PICK(N, eq, ==)                                                                                              \
-    LANES_CLIPPED(N)
+    LANES_CLIPPED(N)                                                                                                   \
+    LANES_ARITHMETIC_HALF(N)
+
+/* A result in binary16: as cores with such arithmetic make it, every NaN is the same. */
+STROP_INLINE uint16_t strop_f16_once(float x) { return x == x ? strop_f16_bits(x) : 0x7e00u; }
+
+/* Sums and products of binary16, rounded once. A double holds a product; its sum with a third number is rounded to odd,
+ * so that what is then rounded to binary16 is rounded as if it were exact. */
+STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
+    const union { double d; uint64_t u; } sum = {.d = (double)a * (double)b + (double)c};
+    const uint64_t rest = sum.u & 0x1fffffffu;
+    const union { uint64_t u; double d; } odd = {.u = (sum.u - rest) | (uint64_t)(rest != 0) << 29};
+    return strop_f16_once((float)odd.d);
+}
+
+#define EACH_HALF(N, element)                                                                                          \
+    {                                                                                                                  \
+        strop_f16x##N z = {0};                                                                                         \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            z[i] = (element);                                                                                          \
+        }                                                                                                              \
+        return z;                                                                                                      \
+    }
+
+#define LANES_ARITHMETIC_HALF(N)                                                                                       \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_fill(float a, size_t n) EACH_HALF(N, strop_f16_bits(a))               \
+    STROP_INLINE void strop_x##N##_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {              \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            p[(ptrdiff_t)i * stride] = v[i];                                                                           \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_widen(strop_f16x##N a, size_t n) EACH(N, strop_f16_float(a[i]))            \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) EACH_HALF(N, strop_f16_bits(a[i]))   \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_relu(strop_f16x##N a, size_t n)                                       \
+        EACH_HALF(N, strop_f16_float(a[i]) > 0.0f ? a[i] : 0)                                                          \
+    STROP_INLINE bool strop_x##N##_half_within(strop_f16x##N a, float most, size_t n) {                                \
+        return strop_x##N##_within(strop_x##N##_widen(a, n), most, n);                                                 \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_clipped(strop_f16x##N a, float most, size_t n) {                      \
+        return strop_x##N##_half_round(strop_x##N##_clipped(strop_x##N##_widen(a, n), most, n), n);                    \
+    }                                                                                                                  \
+    LANES_TWO_IN_HALF(N, add, +)                                                                                       \
+    LANES_TWO_IN_HALF(N, sub, -)                                                                                       \
+    LANES_TWO_IN_HALF(N, mul, *)                                                                                       \
+    LANES_FMA_IN_HALF(N, half_fma, +)                                                                                  \
+    LANES_FMA_IN_HALF(N, half_fnma, -)                                                                                 \
+    LANES_PICK_IN_HALF(N, gt, >)                                                                                       \
+    LANES_PICK_IN_HALF(N, ge, >=)                                                                                      \
+    LANES_PICK_IN_HALF(N, eq, ==)
+
+/* Rounding the float32 result once more is as good as rounding once: float32 has more than twice the places. */
+#define LANES_TWO_IN_HALF(N, name, op)                                                                                 \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_##name(strop_f16x##N a, strop_f16x##N b, size_t n)                    \
+        EACH_HALF(N, strop_f16_once(strop_f16_float(a[i]) op strop_f16_float(b[i])))                                   \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_##name##_vf(strop_f16x##N a, float b, size_t n)                       \
+        EACH_HALF(N, strop_f16_once(strop_f16_float(a[i]) op strop_f16_roundedf(b)))                                   \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_##name##_fv(float a, strop_f16x##N b, size_t n)                       \
+        EACH_HALF(N, strop_f16_once(strop_f16_roundedf(a) op strop_f16_float(b[i])))
+
+#define LANES_PICK_IN_HALF(N, name, op)                                                                                \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_pick_##name(strop_f16x##N a, strop_f16x##N b, strop_f16x##N x,        \
+                                                             strop_f16x##N y, size_t n)                                \
+        EACH_HALF(N, strop_f16_float(a[i]) op strop_f16_float(b[i]) ? x[i] : y[i])
+
+#define LANES_FMA_IN_HALF(N, name, sign)                                                                               \
+    STROP_INLINE strop_f16x##N strop_x##N##_##name(strop_f16x##N a, strop_f16x##N b, strop_f16x##N c, size_t n)        \
+        EACH_HALF(N, strop_f16_fma(sign strop_f16_float(a[i]), strop_f16_float(b[i]), strop_f16_float(c[i])))          \
+    STROP_INLINE strop_f16x##N strop_x##N##_##name##_fvv(uint16_t a, strop_f16x##N b, strop_f16x##N c, size_t n)       \
+        EACH_HALF(N, strop_f16_fma(sign strop_f16_float(a), strop_f16_float(b[i]), strop_f16_float(c[i])))
 
 #define LANES_TWO(N, name, op)                                                                                         \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n) EACH(N, a[i] op b[i])   \
@@ -109,3 +178,4 @@ LANES(8)
 LANES(16)
 LANES(32)
 LANES(64)
+LANES(128)

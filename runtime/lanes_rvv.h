@@ -6,6 +6,19 @@
  */
 #include <riscv_vector.h>
 
+/* 16-bit words, N in a group of h registers. */
+#define LANES_WORDS(N, h)                                                                                              \
+    STROP_INLINE vuint16##h##_t strop_x##N##_words(const uint16_t *p, ptrdiff_t stride, size_t n) {                    \
+        return stride == 1 ? __riscv_vle16_v_u16##h(p, n) : __riscv_vlse16_v_u16##h(p, 2 * stride, n);                 \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_words(uint16_t *p, ptrdiff_t stride, vuint16##h##_t v, size_t n) {            \
+        if (stride == 1) {                                                                                             \
+            __riscv_vse16_v_u16##h(p, v, n);                                                                           \
+        } else {                                                                                                       \
+            __riscv_vsse16_v_u16##h(p, 2 * stride, v, n);                                                              \
+        }                                                                                                              \
+    }
+
 #define LANES(N, g, b, h, q)                                                                                           \
     typedef vfloat32m##g##_t strop_f32x##N;                                                                            \
     STROP_INLINE strop_f32x##N strop_x##N##_load(const float *p, ptrdiff_t stride, size_t n) {                         \
@@ -22,6 +35,9 @@
     STROP_INLINE strop_f32x##N strop_x##N##_sqrt(strop_f32x##N a, size_t n) {                                          \
         return __riscv_vfsqrt_v_f32m##g(a, n);                                                                         \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_relu(strop_f32x##N a, size_t n) {                                          \
+        return __riscv_vfmax_vf_f32m##g(a, 0.0f, n);                                                                   \
+    }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {                    \
         return __riscv_vfcvt_f_xu_v_f32m##g(                                                                           \
             __riscv_vzext_vf4_u32m##g(                                                                                 \
@@ -36,16 +52,7 @@
             __riscv_vsse8_v_u8##q(p, stride, bytes, n);                                                                \
         }                                                                                                              \
     }                                                                                                                  \
-    STROP_INLINE vuint16##h##_t strop_x##N##_words(const uint16_t *p, ptrdiff_t stride, size_t n) {                    \
-        return stride == 1 ? __riscv_vle16_v_u16##h(p, n) : __riscv_vlse16_v_u16##h(p, 2 * stride, n);                 \
-    }                                                                                                                  \
-    STROP_INLINE void strop_x##N##_store_words(uint16_t *p, ptrdiff_t stride, vuint16##h##_t v, size_t n) {            \
-        if (stride == 1) {                                                                                             \
-            __riscv_vse16_v_u16##h(p, v, n);                                                                           \
-        } else {                                                                                                       \
-            __riscv_vsse16_v_u16##h(p, 2 * stride, v, n);                                                              \
-        }                                                                                                              \
-    }                                                                                                                  \
+    LANES_WORDS(N, h)                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n) {                 \
         const vuint32m##g##_t low = __riscv_vzext_vf2_u32m##g(strop_x##N##_words(p, stride, n), n);                    \
         return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vsll_vx_u32m##g(low, 16, n));                          \
@@ -60,7 +67,7 @@
         const vbool##b##_t is = __riscv_vmfle_vf_f32m##g##_b##b(__riscv_vfabs_v_f32m##g(a, n), most, n);               \
         return __riscv_vcpop_m_b##b(is, n) == n;                                                                       \
     }                                                                                                                  \
-    LANES_HALF(N, g, h)                                                                                                \
+    LANES_HALF(N, g, b, h)                                                                                             \
     LANES_TWO(N, g, add, vfadd_vv, vfadd_vf, vfadd_vf)                                                                 \
     LANES_TWO(N, g, sub, vfsub_vv, vfsub_vf, vfrsub_vf)                                                                \
     LANES_TWO(N, g, mul, vfmul_vv, vfmul_vf, vfmul_vf)                                                                 \
@@ -99,26 +106,28 @@
     }
 
 #if defined(__riscv_zvfh)
-#define LANES_HALF(N, g, h)                                                                                            \
-    typedef vfloat16##h##_t strop_f16x##N;                                                                             \
-    STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
-        return __riscv_vreinterpret_v_u16##h##_f16##h(strop_x##N##_words(p, stride, n));                               \
-    }                                                                                                                  \
+#define LANES_HALF(N, g, b, h)                                                                                         \
+    LANES_F16(N, h, b)                                                                                                 \
     STROP_INLINE strop_f32x##N strop_x##N##_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n) {                  \
         return __riscv_vfwcvt_f_f_v_f32m##g(strop_x##N##_half(p, stride, n), n);                                       \
     }                                                                                                                  \
     STROP_INLINE void strop_x##N##_store_f16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {               \
-        const strop_f16x##N half = __riscv_vfncvt_f_f_w_f16##h(v, n);                                                  \
-        strop_x##N##_store_words(p, stride, __riscv_vreinterpret_v_f16##h##_u16##h(half), n);                          \
+        strop_x##N##_half_store(p, stride, __riscv_vfncvt_f_f_w_f16##h(v, n), n);                                      \
     }                                                                                                                  \
-    STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
-        return __riscv_vfwadd_wv_f32m##g(a, b, n);                                                                     \
+    STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N c, size_t n) {                      \
+        return __riscv_vfwadd_wv_f32m##g(a, c, n);                                                                     \
     }                                                                                                                  \
-    STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
-        return __riscv_vfwsub_wv_f32m##g(a, b, n);                                                                     \
+    STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N c, size_t n) {                      \
+        return __riscv_vfwsub_wv_f32m##g(a, c, n);                                                                     \
     }                                                                                                                  \
     LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
-    LANES_FMA_HALF(N, g, fnma, vfwnmsac)
+    LANES_FMA_HALF(N, g, fnma, vfwnmsac)                                                                               \
+    STROP_INLINE strop_f32x##N strop_x##N##_widen(strop_f16x##N a, size_t n) {                                         \
+        return __riscv_vfwcvt_f_f_v_f32m##g(a, n);                                                                     \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) {                                    \
+        return __riscv_vfncvt_f_f_w_f16##h(a, n);                                                                      \
+    }
 
 #define LANES_FMA_HALF(N, g, name, op)                                                                                 \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n) {\
@@ -128,8 +137,159 @@
         const union { uint16_t u; _Float16 h; } pun = {.u = a};                                                        \
         return __riscv_##op##_vf_f32m##g(c, pun.h, b, n);                                                              \
     }
+/* Numbers in binary16 and arithmetic rounded to it, N lanes in a group of h registers. b: as that of LANES. */
+#define LANES_F16(N, h, b)                                                                                             \
+    typedef vfloat16##h##_t strop_f16x##N;                                                                             \
+    STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
+        return __riscv_vreinterpret_v_u16##h##_f16##h(strop_x##N##_words(p, stride, n));                               \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {              \
+        strop_x##N##_store_words(p, stride, __riscv_vreinterpret_v_f16##h##_u16##h(v), n);                             \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_fill(float a, size_t n) {                                             \
+        return __riscv_vfmv_v_f_f16##h((_Float16)a, n);                                                                \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_relu(strop_f16x##N a, size_t n) {                                     \
+        return __riscv_vfmax_vf_f16##h(a, (_Float16)0, n);                                                             \
+    }                                                                                                                  \
+    STROP_INLINE bool strop_x##N##_half_within(strop_f16x##N a, float most, size_t n) {                                \
+        const vbool##b##_t is = __riscv_vmfle_vf_f16##h##_b##b(__riscv_vfabs_v_f16##h(a, n), (_Float16)most, n);       \
+        return __riscv_vcpop_m_b##b(is, n) == n;                                                                       \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_clipped(strop_f16x##N a, float most, size_t n) {                      \
+        const vbool##b##_t low = __riscv_vmflt_vf_f16##h##_b##b(a, (_Float16)-most, n);                                \
+        const strop_f16x##N y = __riscv_vfmerge_vfm_f16##h(a, (_Float16)-most, low, n);                                \
+        const vbool##b##_t high = __riscv_vmfgt_vf_f16##h##_b##b(y, (_Float16)most, n);                                \
+        return __riscv_vfmerge_vfm_f16##h(y, (_Float16)most, high, n);                                                 \
+    }                                                                                                                  \
+    LANES_TWO_IN_HALF(N, h, add, vfadd_vv, vfadd_vf, vfadd_vf)                                                         \
+    LANES_TWO_IN_HALF(N, h, sub, vfsub_vv, vfsub_vf, vfrsub_vf)                                                        \
+    LANES_TWO_IN_HALF(N, h, mul, vfmul_vv, vfmul_vf, vfmul_vf)                                                         \
+    LANES_FMA_IN_HALF(N, h, half_fma, vfmacc)                                                                          \
+    LANES_FMA_IN_HALF(N, h, half_fnma, vfnmsac)                                                                        \
+    LANES_PICK_IN_HALF(N, h, b, gt, vmfgt_vv)                                                                          \
+    LANES_PICK_IN_HALF(N, h, b, ge, vmfge_vv)                                                                          \
+    LANES_PICK_IN_HALF(N, h, b, eq, vmfeq_vv)
+
+#define LANES_TWO_IN_HALF(N, h, name, vv, vf, fv)                                                                      \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_##name(strop_f16x##N a, strop_f16x##N b, size_t n) {                  \
+        return __riscv_##vv##_f16##h(a, b, n);                                                                         \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_##name##_vf(strop_f16x##N a, float b, size_t n) {                     \
+        return __riscv_##vf##_f16##h(a, (_Float16)b, n);                                                               \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_##name##_fv(float a, strop_f16x##N b, size_t n) {                     \
+        return __riscv_##fv##_f16##h(b, (_Float16)a, n);                                                               \
+    }
+
+#define LANES_PICK_IN_HALF(N, h, b, name, op)                                                                          \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_pick_##name(strop_f16x##N a, strop_f16x##N c, strop_f16x##N x,        \
+                                                             strop_f16x##N y, size_t n) {                              \
+        return __riscv_vmerge_vvm_f16##h(y, x, __riscv_##op##_f16##h##_b##b(a, c, n), n);                              \
+    }
+
+#define LANES_FMA_IN_HALF(N, h, name, op)                                                                              \
+    STROP_INLINE strop_f16x##N strop_x##N##_##name(strop_f16x##N a, strop_f16x##N b, strop_f16x##N c, size_t n) {      \
+        return __riscv_##op##_vv_f16##h(c, a, b, n);                                                                   \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_##name##_fvv(uint16_t a, strop_f16x##N b, strop_f16x##N c, size_t n) {     \
+        const union { uint16_t u; _Float16 h; } pun = {.u = a};                                                        \
+        return __riscv_##op##_vf_f16##h(c, pun.h, b, n);                                                               \
+    }
 #else
-#define LANES_HALF(N, g, h)
+#define LANES_HALF(N, g, b, h)
+#endif
+
+/* Twice the longest vectors: N lanes in two groups of eight registers, H in each. They are for what meets N numbers in
+ * binary16, which one such group holds. */
+#define LANES_PAIR(N, H, b)                                                                                            \
+    typedef vfloat32m8_t strop_group##N __attribute__((riscv_rvv_vector_bits(8 * __riscv_v_fixed_vlen)));              \
+    typedef struct { strop_group##N low, high; } strop_f32x##N;                                                        \
+    PAIR_IN_MEMORY(N, H, , float)                                                                                      \
+    PAIR_IN_MEMORY(N, H, _u8, uint8_t)                                                                                 \
+    PAIR_IN_MEMORY(N, H, _bf16, uint16_t)                                                                              \
+    PAIR_IN_MEMORY(N, H, _f16, uint16_t)                                                                               \
+    PAIR_MADE(N, H, fill, (float a, size_t n), (a, FIRST(H)), (a, REST(H)))                                            \
+    PAIR_MADE(N, H, relu, (strop_f32x##N a, size_t n), (a.low, FIRST(H)), (a.high, REST(H)))                           \
+    PAIR_MADE(N, H, sqrt, (strop_f32x##N a, size_t n), (a.low, FIRST(H)), (a.high, REST(H)))                           \
+    PAIR_TWO(N, H, add)                                                                                                \
+    PAIR_TWO(N, H, sub)                                                                                                \
+    PAIR_TWO(N, H, mul)                                                                                                \
+    PAIR_TWO(N, H, div)                                                                                                \
+    PAIR_FMA(N, H, fma)                                                                                                \
+    PAIR_FMA(N, H, fnma)                                                                                               \
+    PAIR_PICK(N, H, gt)                                                                                                \
+    PAIR_PICK(N, H, ge)                                                                                                \
+    PAIR_PICK(N, H, eq)                                                                                                \
+    PAIR_F16(N, H, b)                                                                                                  \
+    STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
+        return strop_x##H##_within(a.low, most, FIRST(H)) && strop_x##H##_within(a.high, most, REST(H));               \
+    }                                                                                                                  \
+    LANES_CLIPPED(N)
+
+#define FIRST(H) (n < (H) ? n : (H))
+#define REST(H) (n > (H) ? n - (H) : 0)
+
+#define PAIR_MADE(N, H, name, parameters, first, rest)                                                                 \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name parameters {                                                        \
+        return (strop_f32x##N){strop_x##H##_##name first, strop_x##H##_##name rest};                                   \
+    }
+
+#define PAIR_IN_MEMORY(N, H, kind, type)                                                                               \
+    PAIR_MADE(N, H, load##kind, (const type *p, ptrdiff_t stride, size_t n), (p, stride, FIRST(H)),                    \
+              (p + (H) * stride, stride, REST(H)))                                                                     \
+    STROP_INLINE void strop_x##N##_store##kind(type *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                 \
+        strop_x##H##_store##kind(p, stride, v.low, FIRST(H));                                                          \
+        strop_x##H##_store##kind(p + (H) * stride, stride, v.high, REST(H));                                           \
+    }
+
+#define PAIR_TWO(N, H, name)                                                                                           \
+    PAIR_MADE(N, H, name, (strop_f32x##N a, strop_f32x##N b, size_t n), (a.low, b.low, FIRST(H)),                      \
+              (a.high, b.high, REST(H)))                                                                               \
+    PAIR_MADE(N, H, name##_vf, (strop_f32x##N a, float b, size_t n), (a.low, b, FIRST(H)), (a.high, b, REST(H)))       \
+    PAIR_MADE(N, H, name##_fv, (float a, strop_f32x##N b, size_t n), (a, b.low, FIRST(H)), (a, b.high, REST(H)))
+
+#define PAIR_FMA(N, H, name)                                                                                           \
+    PAIR_MADE(N, H, name, (strop_f32x##N a, strop_f32x##N b, strop_f32x##N c, size_t n),                               \
+              (a.low, b.low, c.low, FIRST(H)), (a.high, b.high, c.high, REST(H)))                                      \
+    PAIR_MADE(N, H, name##_fvv, (float a, strop_f32x##N b, strop_f32x##N c, size_t n),                                 \
+              (a, b.low, c.low, FIRST(H)), (a, b.high, c.high, REST(H)))
+
+#define PAIR_PICK(N, H, name)                                                                                          \
+    PAIR_MADE(N, H, pick_##name,                                                                                       \
+              (strop_f32x##N a, strop_f32x##N c, strop_f32x##N x, strop_f32x##N y, size_t n),                          \
+              (a.low, c.low, x.low, y.low, FIRST(H)), (a.high, c.high, x.high, y.high, REST(H)))
+
+#if defined(__riscv_zvfh)
+/* What a pair does with a group of binary16 numbers: HALF(v, i) is the half of the group that meets half i of the pair. */
+#define HALF(v, i) __riscv_vget_v_f16m8_f16m4(v, i)
+
+#define PAIR_F16(N, H, b)                                                                                              \
+    LANES_WORDS(N, m8)                                                                                                 \
+    LANES_F16(N, m8, b)                                                                                                \
+    PAIR_MADE(N, H, widen, (strop_f16x##N a, size_t n), (HALF(a, 0), FIRST(H)), (HALF(a, 1), REST(H)))                 \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) {                                    \
+        const vfloat16m4_t low = strop_x##H##_half_round(a.low, FIRST(H));                                             \
+        const vfloat16m4_t high = strop_x##H##_half_round(a.high, REST(H));                                            \
+        return __riscv_vset_v_f16m4_f16m8(__riscv_vlmul_ext_v_f16m4_f16m8(low), 1, high);                              \
+    }                                                                                                                  \
+    PAIR_TWO_HALF(N, H, add_f16)                                                                                       \
+    PAIR_TWO_HALF(N, H, sub_f16)                                                                                       \
+    PAIR_FMA_HALF(N, H, fma_f16)                                                                                       \
+    PAIR_FMA_HALF(N, H, fnma_f16)
+
+#define PAIR_TWO_HALF(N, H, name)                                                                                      \
+    PAIR_MADE(N, H, name, (strop_f32x##N a, strop_f16x##N b, size_t n), (a.low, HALF(b, 0), FIRST(H)),                 \
+              (a.high, HALF(b, 1), REST(H)))
+
+#define PAIR_FMA_HALF(N, H, name)                                                                                      \
+    PAIR_MADE(N, H, name, (strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n),                               \
+              (HALF(a, 0), HALF(b, 0), c.low, FIRST(H)), (HALF(a, 1), HALF(b, 1), c.high, REST(H)))                    \
+    PAIR_MADE(N, H, name##_fvv, (uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n),                              \
+              (a, HALF(b, 0), c.low, FIRST(H)), (a, HALF(b, 1), c.high, REST(H)))
+
+#else
+#define PAIR_F16(N, H, b)
 #endif
 
 #if __riscv_v_min_vlen >= 256
@@ -137,10 +297,12 @@ LANES(8, 1, 32, mf2, mf4)
 LANES(16, 2, 16, m1, mf2)
 LANES(32, 4, 8, m2, m1)
 LANES(64, 8, 4, m4, m2)
+LANES_PAIR(128, 64, 2)
 #elif __riscv_v_min_vlen >= 128
 LANES(8, 2, 16, m1, mf2)
 LANES(16, 4, 8, m2, m1)
 LANES(32, 8, 4, m4, m2)
+LANES_PAIR(64, 32, 2)
 #else
 #error "kernels in vectors need registers of at least 128 bits: tell the compiler zvl128b or more"
 #endif

@@ -96,11 +96,13 @@ class CompiledCase:
     """The kernel of an op's case and the memory it works on.
 
     operands: arrays in the order of the kernel's parameters.  results: those that hold the outputs, in order.
-    dtype: what float operands rest in where a precision policy may say so.
+    dtype: what float operands rest in where a precision policy may say so.  half: what is computed in binary16.
     """
 
-    def __init__(self, case: OpCase, tiling: Tiling, *, fma: bool, dtype: DType = FLOAT32) -> None:
-        program = resting(case.program(fma=fma), dtype)
+    def __init__(
+        self, case: OpCase, tiling: Tiling, *, fma: bool, dtype: DType = FLOAT32, half: str = ""
+    ) -> None:
+        program = resting(case.program(fma=fma), dtype).with_(half=half)
         self.case, self.op = case, program.train_step[0]
         self.spec: KernelSpec = kernel_spec(program, self.op, tiling)
         self.kernel = _kernel(self.spec)

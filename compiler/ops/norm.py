@@ -91,6 +91,7 @@ class BatchNormDgain(OpSpec):
     """dy (B,C,...), x (B,C,...), mean (C), inv_std (C) -> dgain (C)."""
 
     kind = "batch_norm_dgain"
+    linear = "dy"
     precise = PRECISE
     operands = ("dy", "x", "mean", "inv_std")
     results = ("dgain",)

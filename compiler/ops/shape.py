@@ -34,6 +34,22 @@ class Reshape(OpSpec):
         return (0,)
 
 
+class Scale(Elementwise):
+    """x times attrs["factor"]."""
+
+    kind = "scale"
+    linear = "x"
+
+    def reference(self, inputs: Sequence[Array], attrs: Attrs) -> list[Array]:
+        return [inputs[0] * inputs[0].dtype.type(attrs["factor"])]
+
+    def element(self, te: Te, values: Sequence[Expr], attrs: Attrs) -> Expr:
+        return values[0] * te.const(attrs["factor"])
+
+    def cases(self) -> list[Case]:
+        return [Case((f32(3, 7),), {"factor": 0.01})]
+
+
 class Add(Elementwise):
     """a + b, equal shapes."""
 

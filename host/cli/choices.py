@@ -50,7 +50,9 @@ def bundle_of(model: str, build: Build, shared: Shared, weights: str = "", board
         return compile_model(
             module, example, name=name, loss=build.loss, rule=rule_of(build), optimizer=optimizer_of(build),
             board=board or shared.board, batch=build.batch, replay=replay_of(build) or 0,
-            dtype=precision(build.dtype, rounding=build.rounding, error_scale=_number(build.error_scale)),
+            dtype=precision(
+                build.dtype, rounding=build.rounding, error_scale=_number(build.error_scale), sums=build.sums
+            ),
             schedules=build.schedules or None, progress=stage,
         )  # fmt: skip
 

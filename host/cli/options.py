@@ -86,6 +86,10 @@ class Build:
         str | None,
         Option(help="Power of two that float16 errors are stored times, or dynamic; the policy's if not given."),
     ] = None
+    sums: Annotated[
+        str | None,
+        Option(help="Of float16 products: float32, or float16 for up to 32 terms; the policy's if not given."),
+    ] = None
     loss: Annotated[str, Option(help="cross_entropy, mse, l1, huber or bce.")] = "cross_entropy"
     batch: Annotated[int, Option(help="Samples a step.")] = 1
     seed: Annotated[int, Option(help="Of the rule's random tensors, the split and the order of samples.")] = 0

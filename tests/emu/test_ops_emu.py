@@ -95,9 +95,11 @@ def case_source(compiled: CompiledCase, number: int) -> str:
     )
 
 
-def program(tiling: Tiling, *, fma: bool, cases: Sequence[OpCase] = CASES, dtype: DType = FLOAT32) -> str:
-    """Cases, `case_hash`, and `main` for a board. dtype: what operands rest in where a precision policy may say so."""
-    compiled = [CompiledCase(case, tiling, fma=fma, dtype=dtype) for case in cases]
+def program(
+    tiling: Tiling, *, fma: bool, cases: Sequence[OpCase] = CASES, dtype: DType = FLOAT32, half: str = ""
+) -> str:
+    """Cases, `case_hash`, and `main` for a board. dtype, half: see `CompiledCase`."""
+    compiled = [CompiledCase(case, tiling, fma=fma, dtype=dtype, half=half) for case in cases]
     largest = max(sum(len(words(operand)) for operand in each.operands) for each in compiled)
     table = ", ".join(f"case_{i}" for i in range(len(compiled)))
     sources = [case_source(each, i) for i, each in enumerate(compiled)]

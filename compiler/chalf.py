@@ -1,0 +1,292 @@
+"""Prints kernels whose vectors compute in binary16 where the Program says so (`Program.half`).
+
+Of `maps`, what is made of numbers that rest in binary16, element by element, and rests so again is computed in halves,
+each operation rounded once; an update `w - a*b` is one fused multiply-add. Of `sums`, a sum of products is also kept in
+halves for up to `TERMS` terms, then added to the float32 sum; one that has no more is kept in halves altogether.
+Everything else is computed in float32, as in `VectorPrinter`.
+"""
+
+from collections import Counter
+from typing import Any
+
+from strop.compiler.cprint import literal
+from strop.compiler.cvector import ARITHMETIC, COMPARISONS, VectorPrinter, is_half, is_lanes, width_of
+
+TERMS = 32
+"""Terms of a sum in binary16 before it is widened: its error is then some ten of their own roundings."""
+
+SMALLEST, LARGEST = 2.0**-14, 65520.0
+"""Constants in between lose no more than half a last place in binary16."""
+
+FUNCTIONS = ("strop_reluf", "strop_model_limited")
+"""What has a form in halves."""
+
+FEWEST = 4
+"""Fewer terms are added to the float32 sum one by one, which costs less than to widen their sum."""
+
+
+class HalfPrinter(VectorPrinter):
+    """A VectorPrinter that knows arithmetic in binary16.
+
+    sums: whether sums too may be in halves.  terms: of each register tile of sums that may be, the most terms of one.
+    open: of each tile that is being summed in halves, the names of those sums by the sums they will be added to.
+    """
+
+    sums = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.terms: dict[Any, int] = {}
+        self.halves: set[Any] = set()
+        self.open: dict[Any, dict[str, str]] = {}
+
+    def _SeqStmt(self, node: Any) -> None:
+        """Look ahead at what becomes of each register tile."""
+        for i, part in enumerate(node.seq) if self.sums else ():
+            if type(part).__name__ == "AllocBuffer":
+                terms = self._terms(part.buffer, node.seq[i + 1 :])
+                if terms is not None:
+                    self.terms[part.buffer] = terms
+        super()._SeqStmt(node)
+
+    def _terms(self, buffer: Any, nodes: Any) -> int | None:
+        """The most terms that any sum in the buffer gets; None if it is no buffer of sums of halves."""
+        total: Counter[str] = Counter()
+        for node in nodes:
+            found = self._added(buffer, node)
+            if found is None:
+                return None
+            total.update(found)
+        return max(total.values(), default=0) or None
+
+    def _added(self, buffer: Any, node: Any) -> Counter[str] | None:
+        """How many terms a statement adds to each sum in a buffer; None if it does anything else to the buffer."""
+        kind = type(node).__name__
+        if kind == "SeqStmt":
+            return self._together(buffer, node.seq, 1)
+        if kind == "For":
+            return self._together(buffer, [node.body], 1 if is_lanes(node) else int(node.extent))
+        if kind == "IfThenElse":
+            return self._together(buffer, [side for side in (node.then_case, node.else_case) if side is not None], 1)
+        if kind != "BufferStore" or not node.buffer.same_as(buffer):
+            return Counter()
+        if type(node.value).__name__ == "FloatImm" and float(node.value.value) == 0:
+            return Counter()
+        return Counter({str(node.indices[0]): 1}) if self._sum_of(node, node.value) else None
+
+    def _together(self, buffer: Any, nodes: Any, times: int) -> Counter[str] | None:
+        total: Counter[str] = Counter()
+        for node in nodes:
+            found = self._added(buffer, node)
+            if found is None:
+                return None
+            total.update({key: times * count for key, count in found.items()})
+        return total
+
+    def _sum_of(self, node: Any, value: Any) -> bool:
+        """Whether a store's value is what it overwrites plus or minus a term that halves make."""
+        if type(value).__name__ not in ("Add", "Sub") or type(value.a).__name__ != "TensorLoad":
+            return False
+        if not value.a.source.same_as(node.buffer) or str(value.a.indices[0]) != str(node.indices[0]):
+            return False
+        choice = _choice(value.b)
+        return self._term(choice[1] if choice else value.b)
+
+    def _term(self, node: Any) -> bool:
+        """Whether a term is a half, or a product of halves and their differences with parameters."""
+        if type(node).__name__ in ("Mul", "Sub"):
+            sides = (node.a, node.b)
+            return any(map(self._term, sides)) and all(self._term(n) or _from_memory(n) for n in sides)
+        return is_half(node)
+
+    def statement(self, node: Any) -> None:
+        """Append the C of a statement; with sums in halves around the largest parts that are short enough."""
+        short = [buffer for buffer in self.tiles if self._opens(buffer, node)]
+        if not short or self.lane is not None:
+            super().statement(node)
+            return
+        self.open |= {buffer: {} for buffer in short}
+        before, self.lines = self.lines, []
+        super().statement(node)
+        within, self.lines = self.lines, before
+        for buffer in short:
+            self._summed(buffer, within)
+
+    def _opens(self, buffer: Any, node: Any) -> bool:
+        if buffer not in self.terms or buffer in self.halves or buffer in self.open:
+            return False
+        return FEWEST <= (self._terms(buffer, [node]) or 0) <= TERMS
+
+    def _summed(self, buffer: Any, within: list[str]) -> None:
+        """Print sums in halves around the statements that add to them, and add them to the float32 sums."""
+        names, count = self.open.pop(buffer), self.tiles[buffer][1]
+        prefix = f"strop_x{width_of(count)}"
+        for name in names.values():
+            self._line(f"strop_f16x{width_of(count)} {name} = {prefix}_half_fill(0.0f, {count});")
+        self.lines += within
+        for whole, name in names.items():
+            self._line(f"{whole} = {prefix}_add_f16({whole}, {name}, {count});")
+
+    def _vectors(self, node: Any, index: Any, element: str = "f32") -> None:
+        if self.terms.get(node.buffer, TERMS + 1) <= TERMS:
+            self.halves.add(node.buffer)
+            element = "f16"
+        super()._vectors(node, index, element)
+
+    def _assign(self, node: Any, value: Any) -> None:
+        if node.buffer in self.undeclared:
+            self._target(node)  # declares it
+        if self.lane is None:
+            super()._assign(node, value)
+        elif node.buffer in self.halves or (node.buffer in self.open and self._sum_of(node, value)):
+            target = self._partial(node)
+            self._line(f"{target} = {self._half_sum(target, value)};")
+        elif str(node.buffer.dtype) == "float16" and type(value).__name__ == "Cast" and (text := self._half_of(value)):
+            self._line(f"{self.prefix}_half_store({self._lanes_of(node.buffer, node.indices)}, {text}, {self.count});")
+        else:
+            super()._assign(node, value)
+
+    def _partial(self, node: Any) -> str:
+        """The sum in halves that stands for a store's target."""
+        whole = self._target(node)
+        if node.buffer in self.halves:
+            return whole
+        names = self.open[node.buffer]
+        if whole not in names:
+            names[whole] = self._fresh(f"{whole}_part")
+        return names[whole]
+
+    def _half_sum(self, target: str, value: Any) -> str:
+        if type(value).__name__ == "FloatImm":
+            return self._call("half_fill", literal(float(value.value)))
+        kind, term = type(value).__name__, value.b
+        if type(term).__name__ == "Mul":
+            return self._product("half_fma" if kind == "Add" else "half_fnma", term, target)
+        return self._call("half_add" if kind == "Add" else "half_sub", target, self.half(term))
+
+    def _product(self, name: str, product: Any, rest: str) -> str:
+        """rest +- the product of two numbers."""
+        a, b = product.a, product.b
+        if not self._is_vector(b):
+            a, b = b, a
+        if not self._is_vector(a):
+            bits = self.expression(a.value) if is_half(a) else f"strop_f16_bits({self.expression(a)})"
+            return self._call(f"{name}_fvv", bits, self.half(b), rest)
+        return self._call(name, self.half(a), self.half(b), rest)
+
+    def _multiply_add(self, name: str, product: Any, rest: str) -> str:
+        """In float32, of a product of halves that are made of others."""
+        a, b = product.a, product.b
+        made = not (is_half(a) and is_half(b)) and self._is_vector(a) and self._is_vector(b)
+        if made and self._term(a) and self._term(b):
+            return self._call(f"{name}_f16", self.half(a), self.half(b), rest)
+        return super()._multiply_add(name, product, rest)
+
+    def _half_of(self, stored: Any) -> str | None:
+        """C of what a store to binary16 would round, where halves make it; None where they do not."""
+        value = stored.value
+        if type(value).__name__ == "TensorLoad":
+            return self._element(value.source, value.indices) if value.source in self.halves else None
+        return self.half(value) if self._halves(value) else None
+
+    def _halves(self, node: Any, *, term: bool = False, factor: bool = False) -> bool:
+        """Whether halves make a number. term, factor: of a sum, of a product.
+
+        A float32 sum may be rounded before a choice as well as after; before another term it may where sums are in
+        halves, and before a factor it may be too large.
+        """
+        kind = type(node).__name__
+        if kind == "FloatImm":
+            return float(node.value) == 0 or SMALLEST <= abs(float(node.value)) < LARGEST
+        if is_half(node) or not self._is_vector(node):
+            return True
+        if kind == "TensorLoad":
+            return node.source in self.halves or _from_memory(node) or not (factor or (term and not self.sums))
+        if kind in ("Add", "Sub", "Mul", "Max"):
+            term, factor = term or kind in ("Add", "Sub"), factor or kind == "Mul"
+            return all(self._halves(side, term=term, factor=factor) for side in (node.a, node.b))
+        choice = _choice(node)
+        if choice is not None:
+            condition, *sides = choice
+            compared = _is_comparison(condition) and self._halves(condition.a) and self._halves(condition.b)
+            return compared and all(self._halves(side, term=term, factor=factor) for side in sides)
+        return _function(node) in FUNCTIONS and self._halves(node.args[1], term=term, factor=factor)
+
+    def half(self, node: Any) -> str:
+        """C of a vector of halves."""
+        kind = type(node).__name__
+        if is_half(node) and self._is_vector(node):
+            return self._half(node)
+        if kind == "FloatImm" or not self._is_vector(node):
+            return self._call("half_fill", self.expression(node))
+        if kind == "TensorLoad":
+            place = self._element(node.source, node.indices) if node.source in self.halves else ""
+            return place or self._call("half_round", self.vector(node))
+        if kind in ARITHMETIC:
+            return self._half_arithmetic(kind, node.a, node.b)
+        if kind == "Max":
+            a, b = self.half(node.a), self.half(node.b)
+            return self._call("half_pick_gt", a, b, a, b)
+        choice = _choice(node)
+        return self._half_pick(*choice) if choice is not None else self._half_function(node)
+
+    def _half_arithmetic(self, kind: str, a: Any, b: Any) -> str:
+        if kind in ("Add", "Sub") and type(b).__name__ == "Mul" and self._is_vector(b):
+            return self._product("half_fma" if kind == "Add" else "half_fnma", b, self.half(a))
+        if kind == "Add" and type(a).__name__ == "Mul" and self._is_vector(a):
+            return self._product("half_fma", a, self.half(b))
+        name = f"half_{ARITHMETIC[kind]}"
+        if not self._is_vector(b):
+            return self._call(f"{name}_vf", self.half(a), self.expression(b))
+        if not self._is_vector(a):
+            return self._call(f"{name}_fv", self.expression(a), self.half(b))
+        return self._call(name, self.half(a), self.half(b))
+
+    def _half_pick(self, condition: Any, then: Any, otherwise: Any) -> str:
+        name, swapped = COMPARISONS[type(condition).__name__]
+        a, b = self.half(condition.a), self.half(condition.b)
+        sides = (b, a) if swapped else (a, b)
+        return self._call(f"half_pick_{name}", *sides, self.half(then), self.half(otherwise))
+
+    def _half_function(self, node: Any) -> str:
+        function, argument = _function(node), self.half(node.args[1])
+        if function == "strop_reluf":
+            return self._call("half_relu", argument)
+        return f"{function}_half_x{width_of(int(self.count))}({argument}, {self.count})"
+
+    def vector(self, node: Any) -> str:
+        """C of a vector of floats: sums in halves are widened."""
+        if type(node).__name__ == "TensorLoad" and node.source in self.halves:
+            return self._call("widen", self._element(node.source, node.indices))
+        return super().vector(node)
+
+
+class HalfSumPrinter(HalfPrinter):
+    """A HalfPrinter that sums in halves too."""
+
+    sums = True
+
+
+def _from_memory(node: Any) -> bool:
+    """Whether a number is a float32 that a kernel is given."""
+    loads = type(node).__name__ == "TensorLoad" and str(node.source.dtype) == "float32"
+    return loads and node.source.scope() != "local"
+
+
+def _choice(node: Any) -> tuple[Any, Any, Any] | None:
+    """Condition and both sides of a choice."""
+    if type(node).__name__ == "Select":
+        return node.condition, node.true_value, node.false_value
+    if type(node).__name__ == "Call" and str(node.op.name).endswith("if_then_else"):
+        return tuple(node.args)
+    return None
+
+
+def _is_comparison(node: Any) -> bool:
+    return type(node).__name__ in COMPARISONS and str(node.a.ty.dtype) == "float32"
+
+
+def _function(node: Any) -> str:
+    """Name of the runtime's function that a node calls, if it does."""
+    called = type(node).__name__ == "Call" and "extern" in str(node.op.name)
+    return str(node.args[0].value) if called else ""
