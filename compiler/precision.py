@@ -17,7 +17,7 @@ ROUNDINGS = ("nearest", "stochastic", "carried")
 USUAL = {FLOAT16.name: "nearest", BFLOAT16.name: "stochastic"}
 """Roundings where a policy names none: the cheapest that costs no accuracy (benchmarks/PRECISION.md)."""
 SCALES = {FLOAT32.name: 1024, FLOAT16.name: 64}
-"""Error scales where a policy names none, by what sums are kept in: a sum of errors times inputs has to stay in range."""
+"""Error scales where a policy names none, by what sums are kept in: one of errors times inputs has to stay in range."""
 Format = Literal["float32", "float16", "bfloat16"]
 
 
@@ -41,15 +41,14 @@ class Precision(Formats):
 
     rounding: how an updated parameter becomes 16 bits; without one, nearest in float16 and stochastic in bfloat16.
     `nearest` loses updates below half a last place (2^-12 of the parameter in float16, 2^-9 in bfloat16); `stochastic`
-    keeps them on average, for a random number an element;
-    `carried` keeps what was rounded off for the next update, in a state of the parameter's size and format (Kahan's
-    compensation; of bfloat16 both together are what a float32 master would be, to 16 bits of mantissa).  error_scale: a
-    power of two that errors in float16 are stored times, so that small ones do not vanish; large ones stay at the
-    format's end. Without one 1024, or 64 with sums in float16. `dynamic` begins with 2^16, halves when an error leaves the range, skipping the updates that are then
-    left of the step, and doubles after 2,000 steps without.  sums: what sums of
-    products of float16 numbers are kept in; with `float16`, sums of up to 32 terms are added up in float32, on a core
-    that computes in it.  layers: other formats for layers whose name fits a shell
-    pattern, the last that fits.
+    keeps them on average, for a random number an element; `carried` keeps what was rounded off for the next update, in
+    a state of the parameter's size and format (Kahan's compensation; of bfloat16 both together are what a float32
+    master would be, to 16 bits of mantissa).  error_scale: a power of two that errors in float16 are stored times, so
+    that small ones do not vanish; large ones stay at the format's end. Without one 1024, or 64 with sums in float16.
+    `dynamic` begins with 2^16, halves when an error leaves the range, skipping the updates that are then left of the
+    step, and doubles after 2,000 steps without.  sums: what sums of products of float16 numbers are kept in; with
+    `float16`, sums of up to 32 terms are added up in float32, on a core that computes in it.  layers: other formats for
+    layers whose name fits a shell pattern, the last that fits.
     """
 
     parameters: Format = "float32"
