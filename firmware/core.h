@@ -43,6 +43,17 @@ static inline void strop_interrupts_off(void) {
     __asm__ volatile("csrc mstatus, %0" : : "r"(MSTATUS_MIE) : "memory");
 }
 
+/* Off for a while; returns what strop_interrupts_resume needs to leave them as they were. */
+static inline uint32_t strop_interrupts_pause(void) {
+    uint32_t state;
+    __asm__ volatile("csrrc %0, mstatus, %1" : "=r"(state) : "r"(MSTATUS_MIE) : "memory");
+    return state & MSTATUS_MIE;
+}
+
+static inline void strop_interrupts_resume(uint32_t state) {
+    __asm__ volatile("csrs mstatus, %0" : : "r"(state) : "memory");
+}
+
 /* All external interrupts of machine mode go to `handler`, from now on. */
 static inline void strop_interrupts_to(void (*handler)(void)) {
     __asm__ volatile("csrw mtvec, %0\n\tcsrs mie, %1" : : "r"(handler), "r"(MIE_EXTERNAL) : "memory");
@@ -82,6 +93,17 @@ static inline void strop_interrupts_on(void) {
 
 static inline void strop_interrupts_off(void) {
     __asm__ volatile("cpsid i" : : : "memory");
+}
+
+/* Off for a while; returns what strop_interrupts_resume needs to leave them as they were. */
+static inline uint32_t strop_interrupts_pause(void) {
+    uint32_t state;
+    __asm__ volatile("mrs %0, primask\n\tcpsid i" : "=r"(state) : : "memory");
+    return state;
+}
+
+static inline void strop_interrupts_resume(uint32_t state) {
+    __asm__ volatile("msr primask, %0\n\tisb" : : "r"(state) : "memory");
 }
 
 /* One interrupt, for which the port's strop_interrupt is called. It stays pending while it is off. */

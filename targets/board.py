@@ -151,7 +151,8 @@ class Board(_Table):
 
     isa: name of an instruction set.  clock_hz: core clock.  flash, ram: regions a program is linked into.
     stack_reserve: bytes of RAM that no plan may use, the linker refuses less.  window: bytes that may be on their way
-    to the board while it computes.  port: its port.c, relative to ``firmware/boards/`` or to the TOML file.
+    to the board while it computes.  backlog: bytes that may wait to leave it meanwhile; 0, and it sends before it goes
+    on.  port: its port.c, relative to ``firmware/boards/`` or to the TOML file.
     constants: numbers in which the chips of one port.c differ, each a macro STROP_<NAME>.  data_bus: origin of the view
     of ``flash`` that constants are read through, where the core cannot read bytes through the one that it runs from.
     store: where checkpoints are kept.  runners: tools that flash it, the preferred one first.  usb: how to find it.
@@ -169,6 +170,7 @@ class Board(_Table):
     stack_reserve: Size = 1024
     uart: Uart | None = None
     window: Word = LOSSLESS
+    backlog: Word = 0
     port: str = ""
     constants: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Word] = Field(default_factory=dict)
     data_bus: Word | None = None
@@ -225,6 +227,7 @@ class Board(_Table):
             f"STROP_UART_BASE={uart.base:#x}U",
             f"STROP_UART_BAUD={uart.baud}U",
             f"STROP_WINDOW={self.window}U",
+            f"STROP_BACKLOG={self.backlog}U",
             *(f"STROP_{name.upper()}={value:#x}" for name, value in self.constants.items()),
             *(self.store.defines if self.store else ("STROP_SESSION_STORE=0",)),
         )
