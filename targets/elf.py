@@ -192,7 +192,7 @@ def _data_ranges(file: ELFFile, text: Section) -> list[tuple[int, bool]]:
 
 
 def _ram_code(section: Section, names: dict[int, str], ends: dict[int, int]) -> list[tuple[int, bool]]:
-    """Return (address, is data) in order, of a section that is data but for the functions which start-up code copies."""
+    """Return (address, is data) in order, of a section that is data but for functions that start-up code copies."""
     start, stop = int(section["sh_addr"]), int(section["sh_addr"] + section["sh_size"])
     inside = [address for address in sorted(names) if start <= address < stop]
     marks = {start: True, **{ends[address]: True for address in inside}, **dict.fromkeys(inside, False)}

@@ -186,7 +186,7 @@ def _deepest_of(
 
 
 def _callees(target: int | None, caller: str, code: Code) -> list[int]:
-    """Return the functions that a call may reach; one in ROM, whose address lies outside of all code, is as any other."""
+    """Return the functions that a call may reach. Of ROM, which lies outside of all code, one is as any other."""
     if target is not None:
         return [target]
     return [OUTSIDE] if caller.startswith(ROM) else sorted(code.taken)

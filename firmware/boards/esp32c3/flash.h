@@ -1,9 +1,9 @@
 /*
- * flash.h: an ESP32-C3's flash through its ROM, which the store lies in and the program runs from. For port.c to include.
- * ROM code alone runs while the flash is busy, with interrupts off. It reads past the cache, through the same controller
- * (SPI1) that it writes by, so nothing stale is seen.
+ * flash.h: an ESP32-C3's flash through its ROM, which the store lies in and the program runs from. For port.c to
+ * include. ROM code alone runs while the flash is busy, with interrupts off. It reads past the cache, through the
+ * controller that it writes by (SPI1), so nothing stale is seen.
  * Sources: ESP-IDF, components/esp_rom/esp32c3/ld/esp32c3.rom.ld (addresses, for every revision of the chip) and
- * include/esp32c3/rom/spi_flash.h (what the functions do); Technical Reference Manual v1.1, 3.3.3 (external memory).
+ * include/esp32c3/rom/spi_flash.h (what the functions do); Technical Reference Manual v1.1 (system and memory).
  */
 #ifndef STROP_ESP32C3_FLASH_H
 #define STROP_ESP32C3_FLASH_H
@@ -15,7 +15,8 @@ void *memcpy(void *restrict to, const void *restrict from, size_t n);
 typedef int (*rom_erase_t)(uint32_t sector);
 typedef int (*rom_write_t)(uint32_t address, const uint32_t *from, int32_t bytes);
 typedef int (*rom_read_t)(uint32_t address, uint32_t *to, int32_t bytes);
-typedef int (*rom_describe_t)(uint32_t id, uint32_t chip, uint32_t block, uint32_t sector, uint32_t page, uint32_t mask);
+typedef int (*rom_describe_t)(uint32_t id, uint32_t chip, uint32_t block, uint32_t sector, uint32_t page,
+                              uint32_t status_mask);
 typedef int (*rom_unlock_t)(void);
 
 #ifndef ROM

@@ -1,8 +1,9 @@
 /*
  * flash.h: the flash chip behind an FE310's QSPI0, which the store lies in and the program runs from. For port.c to
  * include. While it works it cannot be read: what drives it lies in RAM, and interrupts, whose handler does not, wait.
- * Sources: FE310-G000 Manual v3p2, chapter 19 (SPI); IS25LP128 data sheet (ISSI), table 8.1 and 8.3 to 8.10 (commands).
- * QEMU 7.2 models neither: there an erase is told to have failed.
+ * Sources: FE310-G000 Manual v3p2 (memory map; Serial Peripheral Interface: registers, chip select modes); IS25LP128
+ * data sheet, ISSI (instruction set: WREN, RDSR, SER, PP; status register). QEMU 7.2, hw/riscv/sifive_e.c, leaves the
+ * controller out: its registers are zero, and an erase is told to have failed.
  */
 #ifndef STROP_FE310_FLASH_H
 #define STROP_FE310_FLASH_H

@@ -1,9 +1,9 @@
 /*
  * flash.h: an RP2350's flash through its boot ROM, which the store lies in and the program runs from. For port.c to
- * include. ROM code alone runs while the flash is busy; interrupts, whose handler lies in flash, wait. The read mode that
- * the ROM chose when it started the program stays, as it leaves the chip between commands (no continuous read).
- * Sources: RP2350 Datasheet (RP-008373-DS), 5.4 (bootrom API: rom_table_lookup, flash_op), 2.2 (address map); the ROM's
- * own source, pico-bootrom-rp2350, src/main/arm/varm_checked_flash.c and varm_generic_flash.c.
+ * include. ROM code alone runs while the flash is busy; interrupts, whose handler lies in flash, wait. The read mode
+ * that the ROM chose when it started the program stays: in none of them does the chip go on reading (continuous read).
+ * Sources: RP2350 Datasheet, RP-008373-DS (address map; bootrom APIs: locating functions, flash_op); the ROM's own
+ * source, pico-bootrom-rp2350, src/main/arm/varm_checked_flash.c and varm_generic_flash.c.
  */
 #ifndef STROP_RP2350_FLASH_H
 #define STROP_RP2350_FLASH_H
@@ -32,7 +32,8 @@ enum { ROM_FLASH_OP = 'F' | 'O' << 8 };
 enum { ERASE = 0 << 16, PROGRAM = 1 << 16, SECURE_BY_MAPPED_ADDRESS = 1 << 8 | 1 };
 
 /* By its name the stack analysis knows that this calls ROM only, which takes `rom_stack` bytes. */
-__attribute__((noinline)) static int strop_rom_flash_op(uint32_t flags, uint32_t address, uint32_t n, const void *data) {
+__attribute__((noinline)) static int strop_rom_flash_op(uint32_t flags, uint32_t address, uint32_t n,
+                                                        const void *data) {
     return ROM_LOOKUP(ROM_FLASH_OP, ROM_KIND)(flags, address, n, data);
 }
 

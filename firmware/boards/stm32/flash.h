@@ -1,7 +1,7 @@
 /*
  * flash.h: how STM32 chips unlock their flash for an operation. For one C file to include, behind its names of
- * the flash registers. Sources: PM0063 (F1) 2.3,
- * RM0090 (F4) 3.6, RM0433 (H7) 4.3.
+ * the flash registers. Sources: PM0063 (F1),
+ * RM0090 (F4) and RM0433 (H7), unlocking and status of the flash.
  */
 #ifndef STROP_STM32_FLASH_H
 #define STROP_STM32_FLASH_H

@@ -1,6 +1,7 @@
 /*
  * h7_flash.h: the second flash bank of an STM32H743, which the store lies in. For h7.c to include. The program may run
- * from the same bank: the core then waits by itself. Source: RM0433, 4.3 (operations) and 4.9 (registers of bank 2).
+ * from the same bank: the core then waits by itself. Source: RM0433, embedded flash memory
+ * (program, erase, error management, registers of bank 2).
  */
 #ifndef STROP_STM32_H7_FLASH_H
 #define STROP_STM32_H7_FLASH_H

@@ -1,4 +1,5 @@
-/* A flash driver of firmware/boards, DRIVER, on registers and ROM functions that a test plays; for test_flash_drivers.py.
+/* A flash driver of firmware/boards, DRIVER, on registers and ROM functions that a test plays:
+ * test_flash_drivers.py.
  *
  * A register is one word in memory. Whether the driver has written to it shows at its next look at any register, or at
  * the end of a call: when the word is no longer what was shown. So a test shows what no driver writes there. */
