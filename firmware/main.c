@@ -11,11 +11,12 @@
 enum {
     STEP_BYTES = STROP_SESSION_RX_BYTES(STROP_MODEL_X_BYTES, STROP_MODEL_Y_BYTES),
     RX_BYTES = STROP_SESSION_MAX(STEP_BYTES, 1024U),
+    CHUNK_BYTES = STROP_WINDOW < 256U ? STROP_WINDOW : 256U, /* a port has no more at a time */
 };
 
 static _Alignas(8) uint8_t rx[RX_BYTES];
 static _Alignas(8) uint8_t out[STROP_SESSION_OUT_BYTES(STROP_MODEL_OUT_BYTES)];
-static uint8_t bytes[256];
+static uint8_t bytes[CHUNK_BYTES];
 static strop_session_t session;
 
 static void send(void *ctx, const uint8_t *data, size_t n) {

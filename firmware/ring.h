@@ -1,47 +1,44 @@
 /*
- * ring.h: received bytes on their way from the receive interrupt to strop_port_read. For a port.c to include.
+ * ring.h: bytes on their way between an interrupt and the main loop. For serial.h, and for a port.c of its own mind.
  *
- * STROP_WINDOW bytes, a power of two, from the board's description. One interrupt puts, the main loop takes: each
- * counter has one writer, so neither needs a lock.
+ * One side puts, the other takes: each counter has one writer at a time, so neither needs a lock.
  */
 #ifndef STROP_RING_H
 #define STROP_RING_H
 
 #include "core.h"
 
-_Static_assert(STROP_WINDOW != 0 && (STROP_WINDOW & (STROP_WINDOW - 1)) == 0, "window must be a power of two");
-
 typedef struct {
     volatile uint32_t in, out; /* bytes put and taken since reset; they wrap around together */
-    volatile uint8_t bytes[STROP_WINDOW];
+    const uint32_t size;       /* a power of two */
+    volatile uint8_t *const bytes;
 } strop_ring_t;
 
+/* Defines a ring of `n` bytes. */
+#define STROP_RING(ring, n) \
+    _Static_assert((n) != 0 && ((n) & ((n) - 1)) == 0, "the size of a ring must be a power of two"); \
+    static volatile uint8_t ring##_bytes[n]; \
+    static strop_ring_t ring = {.size = (n), .bytes = ring##_bytes}
+
 static inline int strop_ring_is_full(const strop_ring_t *ring) {
-    return ring->in - ring->out == STROP_WINDOW;
+    return ring->in - ring->out == ring->size;
+}
+
+static inline int strop_ring_is_empty(const strop_ring_t *ring) {
+    return ring->in == ring->out;
 }
 
 /* Not when full. */
 static inline void strop_ring_put(strop_ring_t *ring, uint8_t byte) {
-    ring->bytes[ring->in % STROP_WINDOW] = byte;
+    ring->bytes[ring->in & (ring->size - 1)] = byte;
     ring->in++;
 }
 
-/* Sleeps while the ring is empty, then moves up to `n` >= 1 bytes and returns how many. An interrupt that comes between
- * the look at the ring and the sleep is pending, which ends the sleep. */
-static inline size_t strop_ring_take(strop_ring_t *ring, uint8_t *buf, size_t n) {
-    strop_interrupts_off();
-    while (ring->in == ring->out) {
-        strop_sleep();
-        strop_interrupts_on();
-        strop_interrupts_off();
-    }
-    strop_interrupts_on();
-    size_t got = 0;
-    while (got < n && ring->in != ring->out) {
-        buf[got++] = ring->bytes[ring->out % STROP_WINDOW];
-        ring->out++;
-    }
-    return got;
+/* Not when empty. */
+static inline uint8_t strop_ring_take(strop_ring_t *ring) {
+    const uint8_t byte = ring->bytes[ring->out & (ring->size - 1)];
+    ring->out++;
+    return byte;
 }
 
 #endif

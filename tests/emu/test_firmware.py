@@ -86,6 +86,20 @@ def test_a_long_answer_is_complete(probe: Probe) -> None:
     assert probe.ask(b"m" + struct.pack("<I", n), n) == (bytes(range(256)) * 118)[:n]
 
 
+def test_a_reader_that_comes_late_gets_all(probe: Probe) -> None:
+    """The line is full meanwhile, and the board has gone to sleep."""
+    n = 3_000
+    probe.port.write(b"m" + struct.pack("<I", n))
+    time.sleep(0.3)
+    assert probe.ask(b"", n) == (bytes(range(256)) * 12)[:n]
+
+
+def test_what_was_written_leaves_before_the_end(probe: Probe) -> None:
+    n = 1_000
+    assert probe.ask(b"m" + struct.pack("<I", n) + b"x" + bytes(4), n) == (bytes(range(256)) * 4)[:n]
+    assert probe.running.wait(5.0) == 0
+
+
 def test_counter_is_exact_and_repeats(board: Board, probe: Probe) -> None:
     if board.name in OWNED:
         pytest.skip("counts cycles of its own clock, and interrupts with them")

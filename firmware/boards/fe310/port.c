@@ -1,10 +1,10 @@
 /*
- * SiFive FE310: UART0 with a receive interrupt, on the 16 MHz crystal.
+ * SiFive FE310: UART0 with its interrupt, on the 16 MHz crystal.
  * Sources: FE310-G000 Manual v3p2 (PRCI, PLIC, watchdog, GPIO, UART); RISC-V semihosting
  * specification 0.2.
  */
-#include "port.h"
-#include "ring.h"
+#include "serial.h"
+#include "flash.h"
 
 #define CRYSTAL    REGISTER(0x10008004)
 #define PLL        REGISTER(0x10008008)
@@ -21,7 +21,8 @@ enum { CRYSTAL_TURNS = 1000000 }; /* it starts within milliseconds; the boot loa
 #define UART_INTERRUPT        REGISTER(STROP_UART_BASE + 0x10)
 #define UART_DIVIDER          REGISTER(STROP_UART_BASE + 0x18)
 #define FULL_OR_EMPTY 0x80000000U /* of UART_TRANSMIT, of UART_RECEIVED */
-enum { UART_ON = 1, RECEIVE_INTERRUPT = 2 };
+enum { UART_ON = 1, FEWER_THAN_4 = 4 << 16 };              /* the level, of eight bytes, of the interrupt for room */
+enum { ROOM_INTERRUPT = 1, RECEIVE_INTERRUPT = 2 };
 
 #define GPIO_FUNCTION        REGISTER(0x10012038)
 #define GPIO_FUNCTION_SELECT REGISTER(0x1001203C)
@@ -39,22 +40,37 @@ enum { UART0_PINS = 3 << 16 };
 enum { UNLOCK = 0x51F15E, RESET_ALWAYS = 0x1100 };
 enum { LINGER = 8000000 }; /* cycles: half a second for the last bytes to leave, and for the PC to take an emulator's */
 
-static strop_ring_t received;
+static int uart_take(uint8_t *byte) {
+    const uint32_t word = UART_RECEIVED;
+    *byte = (uint8_t)word;
+    return (word & FULL_OR_EMPTY) == 0;
+}
 
-/* The UART holds eight bytes. Those that find the ring full stay there, the interrupt off, until there is room. */
+static int uart_has_room(void) {
+    return (UART_TRANSMIT & FULL_OR_EMPTY) == 0;
+}
+
+static void uart_send(uint8_t byte) {
+    UART_TRANSMIT = byte;
+}
+
+static void uart_switch(uint32_t interrupt, int on) {
+    UART_INTERRUPT = on ? UART_INTERRUPT | interrupt : UART_INTERRUPT & ~interrupt;
+}
+
+static void uart_receive_interrupt(int on) {
+    uart_switch(RECEIVE_INTERRUPT, on);
+}
+
+static void uart_room_interrupt(int on) {
+    uart_switch(ROOM_INTERRUPT, on);
+}
+
 STROP_HANDLER void strop_interrupt(void);
 void strop_interrupt(void) {
     strop_interrupts_only();
     const uint32_t claimed = PLIC_CLAIM;
-    while (!strop_ring_is_full(&received)) {
-        const uint32_t byte = UART_RECEIVED;
-        if ((byte & FULL_OR_EMPTY) != 0) {
-            PLIC_CLAIM = claimed;
-            return;
-        }
-        strop_ring_put(&received, (uint8_t)byte);
-    }
-    UART_INTERRUPT = 0;
+    strop_serial_interrupt();
     PLIC_CLAIM = claimed;
 }
 
@@ -72,27 +88,13 @@ void strop_port_init(void) {
     GPIO_FUNCTION_SELECT &= ~(uint32_t)UART0_PINS;
     GPIO_FUNCTION |= UART0_PINS;
     UART_DIVIDER = (STROP_CLOCK_HZ + STROP_UART_BAUD / 2) / STROP_UART_BAUD - 1;
-    UART_TRANSMIT_CONTROL = UART_ON;
+    UART_TRANSMIT_CONTROL = UART_ON | FEWER_THAN_4;
     UART_RECEIVE_CONTROL = UART_ON; /* its interrupt: more than 0 bytes */
     UART_INTERRUPT = RECEIVE_INTERRUPT;
     PLIC_PRIORITY = 1;
     PLIC_ENABLE = 1U << STROP_UART_IRQ;
     PLIC_THRESHOLD = 0;
     strop_interrupts_to(strop_interrupt);
-}
-
-size_t strop_port_read(uint8_t *buf, size_t n) {
-    const size_t got = strop_ring_take(&received, buf, n);
-    UART_INTERRUPT = RECEIVE_INTERRUPT;
-    return got;
-}
-
-void strop_port_write(const uint8_t *buf, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        while ((UART_TRANSMIT & FULL_OR_EMPTY) != 0) {
-        }
-        UART_TRANSMIT = buf[i];
-    }
 }
 
 uint64_t strop_port_counter(void) {
@@ -102,7 +104,7 @@ uint64_t strop_port_counter(void) {
 /* An emulator, or a debugger, takes the breakpoint between two shifts for a call and ends the program with `status`.
  * On its own the chip gets stuck at the breakpoint, until the watchdog resets it some 30 us later. */
 _Noreturn void strop_port_exit(int status) {
-    strop_interrupts_off();
+    strop_serial_finish();
     const uint64_t end = strop_cycles() + LINGER;
     while (strop_cycles() < end) {
     }

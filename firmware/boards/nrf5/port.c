@@ -1,10 +1,9 @@
 /*
- * Nordic nRF51 and nRF52: UART0 with a receive interrupt, on the 16 or 64 MHz that the crystal gives.
+ * Nordic nRF51 and nRF52: UART0 with its interrupt, on the 16 or 64 MHz that the crystal gives.
  * Sources: nRF51 Series Reference Manual v3.0 and nRF52840 Product Specification v1.7 (CLOCK, GPIO, NVMC, TIMER, UART),
  * where the same registers lie at the same places.
  */
-#include "port.h"
-#include "ring.h"
+#include "serial.h"
 #include "mapped_store.h"
 
 #define CLOCK_START_CRYSTAL   REGISTER(0x40000000)
@@ -23,7 +22,7 @@ enum { CRYSTAL_TURNS = 64000 }; /* it starts within 0.8 ms (nRF51822 specificati
 #define UART_RECEIVED          REGISTER(STROP_UART_BASE + 0x518)
 #define UART_TRANSMIT          REGISTER(STROP_UART_BASE + 0x51C)
 #define UART_RATE              REGISTER(STROP_UART_BASE + 0x524)
-enum { RECEIVED_INTERRUPT = 4, UART_ON = 4 };
+enum { RECEIVED_INTERRUPT = 1 << 2, SENT_INTERRUPT = 1 << 7, UART_ON = 4 };
 /* The rate is baud * 2^32 / 16 MHz; Nordic's table of rates has 20 bits of it. */
 #define RATE ((uint32_t)((((uint64_t)STROP_UART_BAUD << 32) / 16000000U + 0x800U) & 0xFFFFF000U))
 
@@ -35,8 +34,6 @@ enum { OUTPUT = 3, PULLED_UP_INPUT = 0xC };
 #define FLASH_MODE  REGISTER(0x4001E504)
 #define FLASH_ERASE REGISTER(0x4001E508) /* an address in the page */
 enum { MODE_READ, MODE_WRITE, MODE_ERASE };
-
-static strop_ring_t received;
 
 #if __ARM_ARCH >= 7
 #include "systick.h"
@@ -68,6 +65,45 @@ uint64_t strop_port_counter(void) {
 }
 #endif
 
+/* The event is cleared before the byte is taken: with another one behind it, it is set again. */
+static int uart_take(uint8_t *byte) {
+    if (UART_HAS_RECEIVED == 0) {
+        return 0;
+    }
+    UART_HAS_RECEIVED = 0;
+    *byte = (uint8_t)UART_RECEIVED;
+    return 1;
+}
+
+static uint8_t under_way; /* a byte was given to the UART, whose event tells when it has left */
+
+static int uart_has_room(void) {
+    return !under_way || UART_HAS_SENT != 0;
+}
+
+static void uart_send(uint8_t byte) {
+    under_way = 1;
+    UART_HAS_SENT = 0;
+    UART_TRANSMIT = byte;
+}
+
+static void uart_switch(uint32_t interrupt, int on) {
+    *(on ? &UART_INTERRUPT_ON : &UART_INTERRUPT_OFF) = interrupt;
+}
+
+static void uart_receive_interrupt(int on) {
+    uart_switch(RECEIVED_INTERRUPT, on);
+}
+
+static void uart_room_interrupt(int on) {
+    uart_switch(SENT_INTERRUPT, on);
+}
+
+void strop_interrupt(void);
+void strop_interrupt(void) {
+    strop_serial_interrupt();
+}
+
 void strop_port_init(void) {
     CLOCK_START_CRYSTAL = 1; /* without it the RC oscillator goes on, which is less exact than UARTs like */
     (void)strop_wait_for(&CLOCK_CRYSTAL_STARTED, 1, CRYSTAL_TURNS);
@@ -84,34 +120,6 @@ void strop_port_init(void) {
     start_counter();
     strop_interrupt_on(STROP_UART_IRQ);
     strop_interrupts_on();
-}
-
-/* The UART holds six bytes. Those that find the ring full stay there, and the interrupt off, until there is room. */
-void strop_interrupt(void);
-void strop_interrupt(void) {
-    while (UART_HAS_RECEIVED != 0) {
-        if (strop_ring_is_full(&received)) {
-            UART_INTERRUPT_OFF = RECEIVED_INTERRUPT;
-            return;
-        }
-        UART_HAS_RECEIVED = 0; /* before the byte is taken: with another one behind it, the event is set again */
-        strop_ring_put(&received, (uint8_t)UART_RECEIVED);
-    }
-}
-
-size_t strop_port_read(uint8_t *buf, size_t n) {
-    const size_t got = strop_ring_take(&received, buf, n);
-    UART_INTERRUPT_ON = RECEIVED_INTERRUPT;
-    return got;
-}
-
-void strop_port_write(const uint8_t *buf, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        UART_HAS_SENT = 0;
-        UART_TRANSMIT = buf[i];
-        while (UART_HAS_SENT == 0) {
-        }
-    }
 }
 
 static void wait_for_flash(void) {
@@ -143,5 +151,8 @@ int strop_port_store_write(uint32_t offset, const void *data, uint32_t n) {
 
 _Noreturn void strop_port_exit(int status) {
     (void)status; /* a reset carries none; QEMU quits on it when started with -no-reboot */
+    strop_serial_finish();
+    while (!uart_has_room()) { /* until the last byte has left */
+    }
     strop_system_reset();
 }

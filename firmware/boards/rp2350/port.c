@@ -1,10 +1,10 @@
 /*
- * Raspberry Pi RP2350, on its Cortex-M33 or its Hazard3 core: UART0 with a receive interrupt, 150 MHz from the crystal.
+ * Raspberry Pi RP2350, on its Cortex-M33 or its Hazard3 core: UART0 with its interrupt, 150 MHz from the crystal.
  * Source: RP2350 Datasheet (Hazard3, minimum viable image metadata, power-on state machine, resets, clocks, XOSC, PLL,
  * GPIO, UART, watchdog).
  */
-#include "port.h"
-#include "ring.h"
+#include "serial.h"
+#include "flash.h"
 
 /* What the boot ROM looks for in the first 4 KB. Without an item that names an entry point, it starts the program at
  * its vector table, or on RISC-V at its first address. */
@@ -55,34 +55,52 @@ enum { TRANSMIT_PIN = 0, RECEIVE_PIN = 1 };
 #define UART_FRACTION  REGISTER(STROP_UART_BASE + 0x28)
 #define UART_FORMAT    REGISTER(STROP_UART_BASE + 0x2C)
 #define UART_CONTROL   REGISTER(STROP_UART_BASE + 0x30)
-#define UART_INTERRUPT REGISTER(STROP_UART_BASE + 0x38)
+#define UART_INTERRUPT_SET   REGISTER(STROP_UART_BASE + 0x2038) /* writing to these sets and clears bits */
+#define UART_INTERRUPT_CLEAR REGISTER(STROP_UART_BASE + 0x3038)
 enum { SENDING = 0x08, RECEIVE_EMPTY = 0x10, TRANSMIT_FULL = 0x20 }; /* of UART_STATUS */
 enum { EIGHT_BITS_AND_FIFOS = 0x70, UART_ON = 0x301 };
-enum { RECEIVED_OR_SILENT = 0x50 }; /* of UART_INTERRUPT: the FIFO's level is reached, or time is up */
+/* Of both: the receive FIFO's level is reached, or time is up; the transmit FIFO's level is. */
+enum { RECEIVED_OR_SILENT = 0x50, HALF_SENT = 0x20 };
 
 #define RESET_SCOPE     REGISTER(0x40018008)
 #define WATCHDOG        REGISTER(0x400D8000)
 #define ALL_BUT_CLOCKS  0x01FFFFF3U
 #define WATCHDOG_RESETS 0x80000000U
 
-static strop_ring_t received;
-
-/* The UART holds 32 bytes. Those that find the ring full stay there, and the interrupt off, until there is room. */
-static void receive(void) {
-    while ((UART_STATUS & RECEIVE_EMPTY) == 0) {
-        if (strop_ring_is_full(&received)) {
-            UART_INTERRUPT = 0;
-            return;
-        }
-        strop_ring_put(&received, (uint8_t)UART_DATA);
+static int uart_take(uint8_t *byte) {
+    if ((UART_STATUS & RECEIVE_EMPTY) != 0) {
+        return 0;
     }
+    *byte = (uint8_t)UART_DATA;
+    return 1;
+}
+
+static int uart_has_room(void) {
+    return (UART_STATUS & TRANSMIT_FULL) == 0;
+}
+
+static void uart_send(uint8_t byte) {
+    UART_DATA = byte;
+}
+
+static void uart_switch(uint32_t interrupt, int on) {
+    *(on ? &UART_INTERRUPT_SET : &UART_INTERRUPT_CLEAR) = interrupt;
+}
+
+static void uart_receive_interrupt(int on) {
+    uart_switch(RECEIVED_OR_SILENT, on);
+}
+
+/* It comes as the FIFO falls to half of its 32 bytes, which it was above: bytes still wait only because it was full. */
+static void uart_room_interrupt(int on) {
+    uart_switch(HALF_SENT, on);
 }
 
 #if defined(__riscv)
 STROP_HANDLER void strop_interrupt(void);
 void strop_interrupt(void) {
     strop_interrupts_only();
-    receive();
+    strop_serial_interrupt();
 }
 
 /* CSR meiea: a window of 16 interrupts, and which of them to enable. The counters start out stopped. */
@@ -100,7 +118,7 @@ uint64_t strop_port_counter(void) {
 
 void strop_interrupt(void);
 void strop_interrupt(void) {
-    receive();
+    strop_serial_interrupt();
 }
 
 static void start_core(void) {
@@ -156,26 +174,13 @@ void strop_port_init(void) {
     PIN_FUNCTION(RECEIVE_PIN) = UART_FUNCTION;
     PAD(TRANSMIT_PIN) = PAD_OUTPUT;
     PAD(RECEIVE_PIN) = PAD_PULLED_UP_INPUT;
-    UART_INTERRUPT = RECEIVED_OR_SILENT;
+    uart_receive_interrupt(1);
     start_core();
-}
-
-size_t strop_port_read(uint8_t *buf, size_t n) {
-    const size_t got = strop_ring_take(&received, buf, n);
-    UART_INTERRUPT = RECEIVED_OR_SILENT;
-    return got;
-}
-
-void strop_port_write(const uint8_t *buf, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        while ((UART_STATUS & TRANSMIT_FULL) != 0) {
-        }
-        UART_DATA = buf[i];
-    }
 }
 
 _Noreturn void strop_port_exit(int status) {
     (void)status; /* a reset carries none */
+    strop_serial_finish();
     while ((UART_STATUS & SENDING) != 0) {
     }
     RESET_SCOPE = ALL_BUT_CLOCKS;
