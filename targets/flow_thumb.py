@@ -117,7 +117,7 @@ def _loop(insn: Insn) -> int | None:
     if first & 0xFF80 != 0xF000 or second & 0xF001 != 0xC001:
         return None
     distance = (second >> 1 & 0x3FF) << 2 | (second >> 11 & 1) << 1
-    return insn.address + 4 + (-distance if first & 0xF == 0xF else distance)
+    return insn.address + 4 + int(-distance if first & 0xF == 0xF else distance)
 
 
 def _returns(base: str, ops: str) -> bool:

@@ -7,7 +7,9 @@ ISA = Isa(
     name="rv32v256",
     arch="riscv32",
     fma=True,
-    tiling={"accumulators": 20, "unroll": 8, "depth": 8, "reach": 8192, "band": 8, "turn": 4, "lanes": 64},
+    tiling={
+        "accumulators": 20, "unroll": 8, "depth": 8, "reach": 8192, "band": 8, "turn": 4, "lanes": 64, "register": 8,
+    },
     lanes=8,
     startup="startup_rv32.S",
     flags={

@@ -10,11 +10,12 @@ from cbuild import RUNTIME, build_shared
 from test_ops_emu import CASES, board_hashes, program
 
 from strop.compiler.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+from strop.compiler.emit import FLUSH
 from strop.compiler.schedules import Tiling
 from strop.targets.board import load_board
 from strop.targets.toolchain import build_elf
 
-BOARDS = ("qemu-rv32v", "qemu-rv32v256")
+BOARDS = ("qemu-rv32v", "qemu-rv32v256", "qemu-cortex-m55")
 VECTORS = '#include "lanes.h"\n'
 
 
@@ -23,12 +24,12 @@ VECTORS = '#include "lanes.h"\n'
 def test_vectors_on_the_board_have_the_bits_of_scalars_on_the_pc(name: str, dtype: DType, tmp_path: Path) -> None:
     board = load_board(name)
     tiling = Tiling(**board.core.tiling)
-    assert tiling.lanes == board.core.lanes * 8
+    assert tiling.lanes > board.core.lanes == tiling.register
     cases = [case for case in CASES if dtype is FLOAT32 or rests(case, dtype)]
     text = program(tiling, fma=True, cases=cases, dtype=dtype)
     assert text.count("strop_x") > len(cases)
     source = tmp_path / "cases.c"
-    source.write_text(VECTORS + text)
+    source.write_text((FLUSH if board.core.flush else "") + VECTORS + text)
     elf = build_elf(board, [source, RUNTIME / "numerics.c"], [RUNTIME], tmp_path / "cases.elf")
     pc = build_shared([program(Tiling(), fma=True, cases=cases, dtype=dtype), RUNTIME / "numerics.c"])
     pc.case_hash.restype = ctypes.c_uint32
