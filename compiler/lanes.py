@@ -160,8 +160,7 @@ def _reduction(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tili
     block, parts = sch.get_sblock(anchor.name), partable(sch, [anchor, *followers])
     copies = registers(sch, block, anchor)
     spatial, reduce = loops_of(sch, block)
-    shared = prod(extent_of(sch, spatial[a]) for a in anchor.hints.tile if a != axis) > 1
-    spatial[axis], lane = _split_lanes(sch, spatial[axis], _longest(tiling, 4 if shared else 2))
+    spatial[axis], lane = _split_lanes(sch, spatial[axis], _best(sch, spatial, anchor, axis, tiling))
     width = extent_of(sch, lane)
     reduce, depth = unrolled_tail(sch, reduce, tiling.depth)
     outer, tile = _tile(sch, spatial, anchor, axis, _room(width, tiling), depth)
@@ -208,6 +207,20 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
         for loop in others:
             sch.unroll(loop)
         sch.vectorize(last)
+
+
+def _best(sch: Any, spatial: Sequence[Any], anchor: Stage, axis: int, tiling: Tiling) -> int:
+    """Lanes of a reduction with the fewest instructions a product: the longer, the fewer vectors are side by side."""
+    shares = [extent_of(sch, spatial[a]) for a in anchor.hints.tile if a != axis]
+
+    def cost(lanes: int) -> float:
+        instructions = -(-lanes // tiling.at_once)
+        tile = prod(tile_factors(shares, _room(lanes, tiling), 1, slides=False))
+        return (2 * instructions + tile * (1 + instructions)) / (tile * lanes)  # an operand and its address; the other
+
+    extent, longest = extent_of(sch, spatial[axis]), _longest(tiling, 2)
+    lengths = {lane_count(extent, most) for most in range(tiling.register, longest + 1)}
+    return min(sorted(lengths, reverse=True), key=cost)
 
 
 def _longest(tiling: Tiling, vectors: int) -> int:

@@ -24,7 +24,8 @@ class Tiling:
     depth: copies of its inner loop at that many rows, and of the loop of a single sum.  band: columns of a weight
     updated side by side, each with its input in a register; 0 walks whole rows, as a core with vectors prefers.  turn:
     rows of the band in each turn of the loop.  lanes: floats in the longest vector of a kernel, 1 for scalars only.
-    registers, register: vector registers, and floats in each.  harts: cores that share out each kernel, at most.
+    registers, register: vector registers, and floats in each.  at_once: lanes of one vector instruction, at most.
+    harts: cores that share out each kernel, at most.
     """
 
     accumulators: int = 8
@@ -37,6 +38,7 @@ class Tiling:
     lanes: int = 1
     registers: int = 32
     register: int = 4
+    at_once: int = 64
     harts: int = 1
 
     def rows_of(self, length: int) -> int:
