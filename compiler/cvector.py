@@ -15,7 +15,7 @@ from strop.errors import LowerError
 VECTORIZED = 2
 """TVM's kind of a loop over lanes."""
 
-WIDTHS = (8, 16, 32, 64, 128)
+WIDTHS = (4, 8, 16, 32, 64, 128)
 """Lanes of the types in runtime/lanes.h."""
 
 ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}

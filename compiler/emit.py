@@ -4,7 +4,7 @@ The generated code owns all memory of the model as file-scope objects; it calls 
 runtime's numerics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from re import findall, sub
@@ -157,10 +157,13 @@ def _kernel_name(op: Op) -> str:
 
 
 class Emitter:
-    """Writes the C of one Program. Methods return text; nothing is stored but the inputs."""
+    """Writes the C of one Program. Methods return text; nothing is stored but the inputs.
 
-    def __init__(self, program: Program, plan: Plan, kernels: Mapping[Op, Kernel]) -> None:
-        self.program, self.plan, self.kernels = program, plan, kernels
+    flush: the core's vectors take subnormal numbers for zero.
+    """
+
+    def __init__(self, program: Program, plan: Plan, kernels: Mapping[Op, Kernel], *, flush: bool = False) -> None:
+        self.program, self.plan, self.kernels, self.flush = program, plan, kernels, flush
         self.names = naming(program, kernels)
         self.offsets = {name: offsets(program, ops) for name, ops in program.functions().items()}
         self.x, self.y = program.only(Role.INPUT), next(iter(program.of(Role.LABEL)), None)
@@ -236,7 +239,7 @@ class Emitter:
         parts = [
             self._banner("Every shape, address and kernel was fixed when this was generated."),
             INCLUDES,
-            self._vectors(),
+            vectors(self.names.kernels, flush=self.flush) + ('#include "team.h"\n' if self.team else ""),
             IMAGE,
             self._profile_hook(),
             self._memory(),
@@ -248,11 +251,6 @@ class Emitter:
             self._part() if self.team else "",
         ]
         return "\n".join(part for part in parts if part)
-
-    def _vectors(self) -> str:
-        """Headers of vector types and of harts, where kernels use them."""
-        lanes = any("strop_x" in kernel.body for kernel in self.names.kernels)
-        return ('#include "lanes.h"\n' if lanes else "") + ('#include "team.h"\n' if self.team else "")
 
     def _health(self) -> str:
         """What kernels call when they store errors times a scale."""
@@ -467,6 +465,15 @@ class Emitter:
             health="&strop_model_health.saturated" if health.scaled(self.program) else "NULL",
         )  # fmt: skip
 
+
+def vectors(kernels: Iterable[Kernel], *, flush: bool) -> str:
+    """The header of vector types, where kernels use them. flush: see Emitter."""
+    if not any("strop_x" in kernel.body for kernel in kernels):
+        return ""
+    return (FLUSH if flush else "") + '#include "lanes.h"\n'
+
+
+FLUSH = "#define STROP_LANES_FLUSH /* the board's vectors take subnormal numbers for zero: so do the PC's */\n"
 
 INCLUDES = """#include "strop_model.h"
 

@@ -122,7 +122,7 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
         inner = loops[1]
     else:
         inner = loops[-1]
-    outer, lane = _split_lanes(sch, inner, tiling.lanes)
+    outer, lane = _split_lanes(sch, inner, _longest(tiling, 4))
     if lanes is Lanes.CHANNELS and rank > 2:
         sch.reorder(outer, *loops[2:], lane)
     sch.vectorize(lane)
@@ -131,7 +131,7 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
     """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
     rows, columns = sch.get_loops(sch.get_sblock(anchor.name))
-    band, lane = _split_lanes(sch, columns, tiling.lanes)
+    band, lane = _split_lanes(sch, columns, _longest(tiling, 2))
     rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
     sch.reorder(band, rows, turn, lane)
     sch.unroll(turn)
@@ -145,10 +145,10 @@ def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling:
     block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
     copies = registers(sch, block, gradient[0])
     (batch, columns), (rows,) = loops_of(sch, block)
-    band, lane = _split_lanes(sch, columns, tiling.lanes)
+    band, lane = _split_lanes(sch, columns, _longest(tiling, 4))
     sch.reorder(batch, band, rows, lane)
     other_rows, other_columns = sch.get_loops(writer)
-    other_band, other_lane = _split_lanes(sch, other_columns, tiling.lanes)
+    other_band, other_lane = _split_lanes(sch, other_columns, _longest(tiling, 4))
     sch.reorder(other_band, other_rows, other_lane)
     for stage in update[1:]:
         sch.reverse_compute_at(sch.get_sblock(stage.name), other_lane)
@@ -170,7 +170,7 @@ def _reduction(
     block, parts = sch.get_sblock(anchor.name), partable(sch, [anchor, *followers])
     copies = registers(sch, block, anchor)
     spatial, reduce = loops_of(sch, block)
-    spatial[axis], lane = _split_lanes(sch, spatial[axis], tiling.lanes)
+    spatial[axis], lane = _split_lanes(sch, spatial[axis], _best(sch, spatial, anchor, axis, tiling))
     width = extent_of(sch, lane)
     reduce, depth = unrolled_tail(sch, reduce, _short_depth(sch, reduce) if half else tiling.depth)
     if half:
@@ -220,9 +220,10 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
     pool, layer = sch.get_sblock(consumers[0].name), sch.get_sblock(producer.name)
     copies = registers(sch, pool, consumers[0])
     (batch, channels, *image), window = loops_of(sch, pool)
-    channels, lane = _split_lanes(sch, channels, tiling.lanes)
+    sums = prod(extent_of(sch, loop) for loop in window)
+    channels, lane = _split_lanes(sch, channels, _longest(tiling, sums + 1))
     width = extent_of(sch, lane)
-    if prod(extent_of(sch, loop) for loop in window) > _room(width, tiling):
+    if sums > _room(width, tiling):
         raise LowerError("the sums of a window do not fit into the vector registers")
     sch.reorder(batch, channels, *image, *window, lane)
     home, depth = image[-1], 2 + len(image)
@@ -244,10 +245,30 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
         sch.vectorize(last)
 
 
+def _best(sch: Any, spatial: Sequence[Any], anchor: Stage, axis: int, tiling: Tiling) -> int:
+    """Lanes of a reduction with the fewest instructions a product: the longer, the fewer vectors are side by side."""
+    shares = [extent_of(sch, spatial[a]) for a in anchor.hints.tile if a != axis]
+
+    def cost(lanes: int) -> float:
+        instructions = -(-lanes // tiling.at_once)
+        tile = prod(tile_factors(shares, _room(lanes, tiling), 1, slides=False))
+        return (2 * instructions + tile * (1 + instructions)) / (tile * lanes)  # an operand and its address; the other
+
+    extent, longest = extent_of(sch, spatial[axis]), _longest(tiling, 2)
+    lengths = {lane_count(extent, most) for most in range(tiling.register, longest + 1)}
+    return min(sorted(lengths, reverse=True), key=cost)
+
+
+def _longest(tiling: Tiling, vectors: int) -> int:
+    """Lanes of the longest vectors of which so many fit into the registers."""
+    fit = tiling.registers * tiling.register // vectors
+    return max(tiling.register, min(tiling.lanes, 1 << fit.bit_length() - 1))
+
+
 def _room(width: int, tiling: Tiling) -> int:
-    """Vectors of sums that fit beside one operand: a core holds four of the longest vectors."""
+    """Vectors of sums that fit beside one operand."""
     whole = 1 << (width - 1).bit_length()
-    return max(1, 4 * tiling.lanes // max(8, whole) - 1)
+    return max(1, tiling.registers * tiling.register // max(tiling.register, whole) - 1)
 
 
 def _tile(sch: Any, spatial: list[Any], anchor: Stage, axis: int, room: int, depth: int) -> tuple[list[Any], list[Any]]:

@@ -24,7 +24,8 @@ class Tiling:
     depth: copies of its inner loop at that many rows, and of the loop of a single sum.  band: columns of a weight
     updated side by side, each with its input in a register; 0 walks whole rows, as a core with vectors prefers.  turn:
     rows of the band in each turn of the loop.  lanes: floats in the longest vector of a kernel, 1 for scalars only.
-    halves: lanes of a kernel that computes in binary16, 0 where the core does not.  harts: cores that share out each
+    halves: lanes of a kernel that computes in binary16, 0 where the core does not.  registers, register: vector
+    registers, and floats in each.  at_once: lanes of one vector instruction, at most.  harts: cores that share out each
     kernel, at most.
     """
 
@@ -37,6 +38,9 @@ class Tiling:
     turn: int = 1
     lanes: int = 1
     halves: int = 0
+    registers: int = 32
+    register: int = 4
+    at_once: int = 64
     harts: int = 1
 
     def rows_of(self, length: int) -> int:

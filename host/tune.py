@@ -17,7 +17,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 from numpy.typing import NDArray
 
-from strop.compiler.emit import Emitter
+from strop.compiler.emit import Emitter, vectors
 from strop.compiler.ir import Op, digest
 from strop.compiler.kernels import Kernel, KernelSpec, kernel_runs, kernel_spec, lower, lowered
 from strop.compiler.passes.tuned import Entry, Schedules, schedule_key, tuned
@@ -233,7 +233,8 @@ class Bench:
     def retiled(self, table: Table) -> "Bundle":
         """The bundle with other tilings; memory stays as it was planned."""
         program = tuned(self.bundle.program, self.default, table)
-        files = Emitter(program, self.bundle.plan, lower(program, self.default)).files()
+        kernels, flush = lower(program, self.default), self.bundle.board.core.flush
+        files = Emitter(program, self.bundle.plan, kernels, flush=flush).files()
         return replace(self.bundle, program=program, files=files)
 
     def step(self, table: Table) -> Step:
@@ -302,7 +303,8 @@ def code_sizes(bundle: "Bundle", functions: Mapping[str, Kernel], toolchain: str
     pointers = ", ".join(f"(void (*)(void)){name}" for name in names.values())
     with TemporaryDirectory() as folder:
         source = Path(folder) / "kernels.c"
-        source.write_text(SIZES.format(functions=text, pointers=pointers))
+        headers = vectors(functions.values(), flush=bundle.board.core.flush)
+        source.write_text(SIZES.format(headers=headers, functions=text, pointers=pointers))
         files = [source, RUNTIME / "numerics.c"]
         program = build_elf(bundle.board, files, [RUNTIME], Path(folder) / "kernels.elf", [], toolchain)
         with program.open("rb") as stream:
@@ -317,7 +319,7 @@ SIZES = """#include <stdbool.h>
 
 #include "numerics.h"
 #include "rng.h"
-
+{headers}
 {functions}
 void (*const volatile kernels[])(void) = {{{pointers}}};
 

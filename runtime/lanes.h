@@ -16,6 +16,12 @@
  *   operands that were widened before, because widening is exact. Functions whose names begin with half_ compute in
  *   binary16: each result is rounded once, subnormals are kept, and float operands are rounded to binary16 before.
  *   widen and half_round convert. On a board this takes Zvfh, and so do load_f16 and store_f16.
+ *
+ * FLUSHING
+ *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines
+ *   STROP_LANES_FLUSH before it includes this, and then every function does, on the PC as well: lanes_flush.h says how.
+ *   Division, square root, and what only moves numbers (load, store, fill, the sides of a pick) keep them. Scalars do in
+ *   any case, so a kernel in vectors has the bits of the kernel in scalars where nothing is subnormal.
  */
 #ifndef STROP_LANES_H
 #define STROP_LANES_H
@@ -36,7 +42,9 @@
         return strop_x##N##_pick_gt(y, high, high, y, n);                                                              \
     }
 
-#if defined(__riscv_vector)
+#if defined(STROP_LANES_FLUSH) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#include "lanes_mve.h"
+#elif defined(__riscv_vector) && !defined(STROP_LANES_FLUSH)
 #include "lanes_rvv.h"
 #else
 #include "lanes_any.h"
@@ -44,6 +52,9 @@
 
 #undef EACH
 #undef EACH_HALF
+#undef HALF
+#undef LEFT
+#undef LANE
 #undef LANES
 #undef LANES_TWO
 #undef LANES_FMA
@@ -70,5 +81,11 @@
 #undef FIRST
 #undef REST
 #undef HALF
+#undef LANES_MEMORY
+#undef LANES_APART
+#undef LANES_PAIR_MEMORY
+#undef LANES_PAIR_TWO
+#undef LANES_PAIR_FMA
+#undef LANES_PAIR_PICK
 
 #endif

@@ -293,12 +293,14 @@
 #endif
 
 #if __riscv_v_min_vlen >= 256
+LANES(4, 1, 32, mf2, mf4)
 LANES(8, 1, 32, mf2, mf4)
 LANES(16, 2, 16, m1, mf2)
 LANES(32, 4, 8, m2, m1)
 LANES(64, 8, 4, m4, m2)
 LANES_PAIR(128, 64, 2)
 #elif __riscv_v_min_vlen >= 128
+LANES(4, 1, 32, mf2, mf4)
 LANES(8, 2, 16, m1, mf2)
 LANES(16, 4, 8, m2, m1)
 LANES(32, 8, 4, m4, m2)

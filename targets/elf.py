@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import capstone
 from elftools.common.exceptions import ELFError
@@ -14,7 +15,7 @@ from elftools.elf.sections import Section, SymbolTableSection
 
 from strop.errors import ToolchainError
 from strop.targets.board import Board
-from strop.targets.flow import Insn
+from strop.targets.flow import UNKNOWN, Insn
 from strop.targets.stack import Code, Link, deepest, frame_of, jump_targets, loaded_addresses
 
 DATA_SECTIONS = (".rodata", ".data")  # where function addresses may be kept
@@ -141,7 +142,7 @@ def _code(file: ELFFile, board: Board) -> Code:
     start, data = int(text["sh_addr"]), text.data()
     names, ends = _functions(file)
     machine = capstone.Cs(*arch.MODES)
-    machine.skipdata_setup = (".unknown", lambda code, _size, at, _: arch.size(code[at] | code[at + 1] << 8), None)
+    machine.skipdata_setup = (UNKNOWN, lambda code, _, at, __: arch.size(_halfword(code, at)), None)
     insns = _disassemble(machine, text, _data_ranges(file, text))
     for section in filter(None, map(file.get_section_by_name, RAM_CODE)):
         insns |= _disassemble(machine, section, _ram_code(section, names, ends))
@@ -155,6 +156,11 @@ def _code(file: ELFFile, board: Board) -> Code:
     loaded = code_addresses(loaded_addresses(insns, decoder, names))
     taken = _callable(names) & (pointed | loaded)
     return Code(insns, names, ends, decoder, taken, tuple(sorted(pointed)), targets, board.rom_stack)
+
+
+def _halfword(code: Any, at: int) -> int:
+    """Return two bytes of what capstone hands over: an array of single bytes."""
+    return int.from_bytes(code[at : at + 2], "little")
 
 
 def _callable(names: dict[int, str]) -> frozenset[int]:

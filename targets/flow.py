@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+UNKNOWN = ".unknown"
+"""Mnemonic of what capstone does not know. Its operands are its bytes."""
+
 
 class Insn(NamedTuple):
     """One instruction: address, size in bytes, mnemonic and operands as capstone prints them."""

@@ -1,12 +1,18 @@
-"""Thumb-2 code as capstone prints it: absolute branch operands, register lists without ranges, IT blocks."""
+"""Thumb-2 code as capstone prints it: absolute branch operands, register lists without ranges, IT blocks.
+
+Of Armv8.1-M, capstone 5 knows neither loops (wls, le) nor most of Helium: it skips that, or prints what the same bits
+are to other cores, operations of a coprocessor. None of those moves the stack: a vector's address with write-back is
+never sp (Armv8-M reference manual, Arm DDI 0553, VLDR and VSTR), and vpush and vpop are the FPU's. Loops are read here.
+"""
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 
 import capstone
 
-from strop.targets.flow import RETURN, Decoder, Flow, Insn, Registers, after_call, signed
+from strop.targets.flow import RETURN, UNKNOWN, Decoder, Flow, Insn, Registers, after_call, signed
 from strop.targets.isa import Isa
 
 MODES = (capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
@@ -16,6 +22,7 @@ POINTER_BIT = 1
 _CONDITIONS = "eq|ne|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le"
 _BRANCH = re.compile(rf"b({_CONDITIONS})?(\.w)?|cbn?z")
 _PRESERVED = frozenset(("r4", "r5", "r6", "r7", "r8", "sb", "sl", "fp"))
+_COPROCESSOR = frozenset(("cdp", "cdp2", "mcr", "mcr2", "mrc", "mrc2", "mcrr", "mcrr2", "mrrc", "mrrc2"))
 _NUMBER = re.compile(r"#(-?\w+)")
 _REGISTER_BYTES = {"r": 4, "s": 4, "d": 8, "q": 16}
 
@@ -63,6 +70,10 @@ class _Thumb:
 
     def _flow(self, insn: Insn, name: str, registers: Registers) -> Flow:
         ops, base = insn.operands, name.partition(".")[0]
+        if name == UNKNOWN or base in _COPROCESSOR:
+            for register in [register for register, value in registers.items() if value > 0xFFFF]:
+                del registers[register]  # it may write any; the half of an address that movw left is too dear to lose
+            return Flow(jumps=_loop(insn) if name == UNKNOWN else None)
         if base == "bl" or (base in ("blx", "bx") and ops.startswith("#")):
             after_call(registers, _PRESERVED)
             return Flow(calls=_number(ops) & ~1)
@@ -98,6 +109,15 @@ class _Thumb:
         elif base == "ldr" and (match := re.fullmatch(r"\[pc, #(-?\w+)\]", rest)):
             registers[target] = self._word((insn.address + 4 & ~3) + int(match[1], 0))
         return registers.get(target) if base in ("movt", "ldr") else None
+
+
+def _loop(insn: Insn) -> int | None:
+    """Return where wls, wlstp, le or letp may jump; None for all other instructions that capstone does not know."""
+    first, second = struct.unpack("<2H", bytes(int(byte, 16) for byte in insn.operands.split(", ")).ljust(4, b"\0"))
+    if first & 0xFF80 != 0xF000 or second & 0xF001 != 0xC001:
+        return None
+    distance = (second >> 1 & 0x3FF) << 2 | (second >> 11 & 1) << 1
+    return insn.address + 4 + int(-distance if first & 0xF == 0xF else distance)
 
 
 def _returns(base: str, ops: str) -> bool:

@@ -36,7 +36,8 @@ def inference(bundle: Bundle, weights: Arrays | None = None) -> Bundle:
     if not bundle.board.is_host:
         flash, ram = bundle.board.memory
         check_fits(plan, ram.length, flash.length, bundle.board.name)
-    emitter = _Emitter(program, plan, lower(program, Tiling(**bundle.board.core.tiling)))
+    core = bundle.board.core
+    emitter = _Emitter(program, plan, lower(program, Tiling(**core.tiling)), flush=core.flush)
     files = {"strop_model.h": emitter.header(), "strop_model.c": emitter.source()}
     manifest = {
         **bundle.manifest, "hash": program.hash.hex(), "tensors": [], "kernels": [], "regions": dict(plan.sizes),

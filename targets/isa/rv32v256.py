@@ -9,6 +9,7 @@ ISA = Isa(
     fma=True,
     tiling={
         "accumulators": 20, "unroll": 8, "depth": 8, "reach": 8192, "band": 8, "turn": 4, "lanes": 64, "halves": 128,
+        "register": 8,
     },
     lanes=8,
     startup="startup_rv32.S",

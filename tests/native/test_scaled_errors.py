@@ -8,6 +8,7 @@ import pytest
 from cases import KERNEL_INCLUDES, CompiledCase, OpCase, coded
 from cbuild import RUNTIME, build_shared
 
+from strop.compiler.cvector import WIDTHS
 from strop.compiler.dtypes import FLOAT16
 from strop.compiler.health import DECLARATION, definitions
 from strop.compiler.ops import spec
@@ -26,7 +27,7 @@ def compiled(case: OpCase, tiling: Tiling) -> CompiledCase:
 def library() -> ctypes.CDLL:
     """Every kernel in every tiling."""
     kernels = [compiled(case, tiling).source(f"{case}_{tiling.lanes}") for case in CASES for tiling in TILINGS]
-    health = definitions(SCALED, "", [8, 16, 32])
+    health = definitions(SCALED, "", WIDTHS)
     source = "\n".join([KERNEL_INCLUDES, '#include "lanes.h"', DECLARATION, health, *kernels])
     return build_shared([source, RUNTIME / "numerics.c"], cc="gcc", flags=["-Wno-unused-function", "-Wno-psabi"])
 

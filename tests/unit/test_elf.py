@@ -11,7 +11,7 @@ from strop.targets.board import Board, load_board
 from strop.targets.elf import Footprint, frames, measure
 from strop.targets.toolchain import BARE_METAL, NUMERICS, OWN_FLAGS, build_elf, find_toolchain
 
-BOARDS = ("qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f")
+BOARDS = ("qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f", "qemu-cortex-m55")
 TOOLCHAINS = ("zig", "gcc", "clang")
 HEAD = """
 typedef int (*function_t)(int);
@@ -189,7 +189,7 @@ def _uleb128(data: bytes) -> int:
 
 
 SHAPES = {
-    "cortex-m4f": """
+    "thumb": """
         push {r4, r5, r6, lr}
         vpush {s16, s17, s18}
         vpush {d10, d11}
@@ -221,15 +221,60 @@ SHAPES = {
 
 def test_every_way_to_move_the_stack_pointer(board: Board, tmp_path: Path) -> None:
     """By hand, since no compiler uses all of them in one function."""
-    shape = SHAPES.get(board.isa, SHAPES["riscv"])
+    shape = SHAPES["riscv" if board.core.arch == "riscv32" else "thumb"]
     lines = "\\n".join(line.strip() for line in shape.strip().splitlines())
     text = f"""
     int leaf(int a); APART int leaf(int a) {{ return a + input; }}
     int shape(void); __attribute__((naked, noinline)) int shape(void) {{ __asm__ volatile("{lines}"); }}
     int main(void) {{ return shape() + leaf(2); }}
     """
-    own = 16 + 12 + 16 + 8 + 256 + 1024 if board.isa == "cortex-m4f" else 16 + 64 + 3072
+    own = 16 + 12 + 16 + 8 + 256 + 1024 if board.core.arch == "thumb" else 16 + 64 + 3072
     assert frames(_build(board, tmp_path, text), board)["shape"] == own
+
+
+HELIUM = """
+    push {r4, lr}
+    vpush {d8, d9, d10, d11}
+    sub sp, #32
+    vstrw.32 q4, [sp, #16]
+    dlstp.32 lr, r0
+    1:
+    vldrw.u32 q0, [r1], #16
+    vldrw.u32 q1, [r1, q0, uxtw #2]
+    vfma.f32 q4, q1, r2
+    vcmp.f32 gt, q1, q2
+    vpsel q0, q3, q4
+    vmrs r3, p0
+    vmov r2, r3, q0[2], q0[0]
+    vcvtb.f32.f16 q0, q1
+    vldrw.u32 q5, [q1, #16]!
+    vstrw.32 q4, [r1], #16
+    letp lr, 1b
+    wls lr, r0, 3f
+    2:
+    le lr, 2b
+    b 4f
+    3:
+    bl large
+    4:
+    add sp, #32
+    vpop {d8, d9, d10, d11}
+    pop {r4, pc}
+"""
+
+
+def test_helium_and_loops_are_read(tmp_path: Path) -> None:
+    """What capstone knows nothing of does not end the walk, and the exit of a loop leads on."""
+    board = load_board("qemu-cortex-m55")
+    lines = "\\n".join(line.strip() for line in HELIUM.strip().splitlines())
+    text = f"""
+    int large(int a); APART int large(int a) {{ volatile char l[2000]; l[a & 7] = 1; return l[3] + input; }}
+    int shape(void); __attribute__((naked, noinline)) int shape(void) {{ __asm__ volatile("{lines}"); }}
+    int main(void) {{ return shape() + large(2); }}
+    """
+    elf = _build(board, tmp_path, text)
+    assert frames(elf, board)["shape"] == 8 + 32 + 32
+    assert _chain(measure(elf, board)) == ["main", "shape", "large"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not a program at all, but long enough to have a header" * 9])

@@ -1,0 +1,77 @@
+"""Every function of runtime/lanes.h on boards with vector units and on the PC that plays them: the same bits.
+
+Operands are all triples of numbers that flushing, rounding and NaN treat apart, and random ones around FLT_MIN.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cbuild import RUNTIME, build_shared
+from test_ops_emu import MAIN, board_hashes
+
+from strop.compiler.emit import FLUSH
+from strop.targets.board import load_board
+from strop.targets.toolchain import build_elf
+
+BOARDS = ("qemu-cortex-m55", "qemu-rv32v", "qemu-rv32v256")
+SOURCE = Path(__file__).with_name("lanes.c").read_text()
+FORMS = {"": "A, B", "_vf": "C, b.f[0]", "_fv": "b.f[0], C"}
+PRODUCTS = {
+    "": "A, B", "_fvv": "a.f[0], B", "_f16": "HALVES(b.h), HALVES(b.h + 1)", "_f16_fvv": "b.h[0], HALVES(b.h + 1)",
+}  # fmt: skip
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """(name, C that defines it) of every case."""
+    for function in ("add", "sub", "mul", "div"):
+        unit = "SCALAR" if function == "div" else "VECTOR"
+        for form, operands in FORMS.items():
+            yield floats(function + form, operands, unit)
+    for function in ("fma", "fnma"):
+        for form, factors in PRODUCTS.items():
+            yield floats(function + form, f"{factors}, C")
+        yield floats(f"{function}_fvv", "0x1p-64f, B, C", suffix="_constant")
+    for function in ("pick_gt", "pick_ge", "pick_eq"):
+        yield floats(function, "B, C, A, B")
+    for function in ("add_f16", "sub_f16"):
+        yield floats(function, "C, HALVES(a.h)")
+    yield floats("sqrt", "A", "SCALAR")
+    yield floats("fill", "a.f[0]")
+    yield floats("clipped", "C, 0x1p-125f")
+    yield floats("load_f16", "a.h, 2")
+    yield floats("load_bf16", "a.h + 1, 2")
+    yield "within", "CASE(within, y.u[0] = strop_x8_within(C, 0x1.ffep15f, 1 + t % WIDTH), y.u[0])"
+    for function in ("store_f16", "store_bf16"):
+        bits = "half_bits(y.h[i], VECTOR)" if function == "store_f16" else "y.h[i]"
+        yield function, f"CASE({function}, strop_x8_{function}(y.h, 1, C, WIDTH), {bits})"
+    for width in (4, 8, 16):
+        for form, type_ in {"": "float", "_u8": "uint8_t", "_f16": "uint16_t", "_bf16": "uint16_t"}.items():
+            yield f"memory_x{width}{form}", f"MEMORY({width}, {form}, {type_})"
+
+
+def floats(function: str, arguments: str, unit: str = "VECTOR", suffix: str = "") -> tuple[str, str]:
+    """One with a vector of results."""
+    name = function + suffix
+    return name, f"FLOATS({name}, {unit}, strop_x8_{function}({arguments}, WIDTH))"
+
+
+CASES = dict(cases())
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_function_has_the_bits_of_the_pc(name: str, tmp_path: Path) -> None:
+    board = load_board(name)
+    table = ", ".join(f"case_{case}" for case in CASES)
+    pointers = f"\nstatic uint32_t (*const cases[])(void) = {{{table}}};\n"
+    text = (FLUSH if board.core.flush else "") + SOURCE + "\n".join(CASES.values()) + pointers + MAIN
+    source = tmp_path / "cases.c"
+    source.write_text(text)
+    elf = build_elf(board, [source, RUNTIME / "numerics.c"], [RUNTIME], tmp_path / "cases.elf")
+    pc = build_shared([text, RUNTIME / "numerics.c"])
+    pc.case_hash.restype = ctypes.c_uint32
+    received = np.frombuffer(board_hashes(board, elf, len(CASES)), "<u4")
+    different = [case for i, (case, word) in enumerate(zip(CASES, received, strict=True)) if pc.case_hash(i) != word]
+    assert not different
