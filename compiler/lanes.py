@@ -132,9 +132,12 @@ def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling
     """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
     rows, columns = sch.get_loops(sch.get_sblock(anchor.name))
     band, lane = _split_lanes(sch, columns, _longest(tiling, 2))
+    held = tiling.registers * tiling.register // (2 * extent_of(sch, lane))  # an input and a weight of each
+    band, pair = sch.split(band, [None, divisor(extent_of(sch, band), max(1, min(2, held)))])
     rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
-    sch.reorder(band, rows, turn, lane)
-    sch.unroll(turn)
+    sch.reorder(band, rows, turn, pair, lane)
+    for loop in (turn, pair):
+        sch.unroll(loop)
     sch.vectorize(lane)
     for stage in followers:
         _map(sch, stage, tiling, Lanes.LAST)
