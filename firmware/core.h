@@ -10,6 +10,9 @@
 
 #define REGISTER(address) (*(volatile uint32_t *)(address))
 
+/* Of a function that runs while flash cannot be read: it lies in RAM, and calls none but others like it. */
+#define STROP_IN_RAM __attribute__((section(".ram_code"), noinline))
+
 /* Waits until one of `bits` is set, for at most `turns` looks of one cycle or more each; returns whether it is. */
 static inline int strop_wait_for(const volatile uint32_t *word, uint32_t bits, uint32_t turns) {
     while ((*word & bits) == 0 && turns != 0) {
@@ -86,6 +89,30 @@ static inline uint64_t strop_cycles(void) {
 #define NVIC_DISABLE(irq) REGISTER(0xE000E180 + 4 * ((irq) / 32)) /* B3.4.5 */
 #define AIRCR REGISTER(0xE000ED0C)                                /* B3.2.6 */
 #define AIRCR_SYSTEM_RESET 0x05FA0004
+
+/* Everything before it is done, and seen by everything behind it. */
+static inline void strop_barrier(void) {
+    __asm__ volatile("dsb\n\tisb" : : : "memory");
+}
+
+#if __ARM_ARCH >= 7
+#define CONFIG_CONTROL REGISTER(0xE000ED14)                       /* B3.2.8 */
+#define IGNORE_BUS_FAULTS 0x100U
+
+/* Reads that the bus answers with an error give any value, and no fault, until strop_bus_faults_on. Interrupts are off
+ * meanwhile: this takes priority -1 (B1.5.4), at which BFHFNMIGN speaks. */
+static inline void strop_bus_faults_off(void) {
+    CONFIG_CONTROL |= IGNORE_BUS_FAULTS;
+    __asm__ volatile("cpsid f" : : : "memory");
+    strop_barrier();
+}
+
+static inline void strop_bus_faults_on(void) {
+    strop_barrier();
+    __asm__ volatile("cpsie f" : : : "memory");
+    CONFIG_CONTROL &= ~IGNORE_BUS_FAULTS;
+}
+#endif
 
 static inline void strop_interrupts_on(void) {
     __asm__ volatile("cpsie i\n\tisb" : : : "memory");

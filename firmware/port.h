@@ -18,7 +18,9 @@ void strop_port_init(void);
 /* Sleeps until a byte has arrived, then moves up to `n` >= 1 received bytes to `buf` and returns how many, at least 1. */
 size_t strop_port_read(uint8_t *buf, size_t n);
 
-/* Sends `n` bytes in order. Blocks until the UART has taken the last one. */
+/* Sends `n` bytes in order, behind those of the call before; `buf` is free when it returns. Blocks until the UART has
+ * taken the last one or, on a board with a ring to send from, until that has room for it. Works with interrupts on or
+ * off, and after a fault. */
 void strop_port_write(const uint8_t *buf, size_t n);
 
 /*
@@ -27,7 +29,7 @@ void strop_port_write(const uint8_t *buf, size_t n);
  */
 uint64_t strop_port_counter(void);
 
-/* Ends the program: an emulator quits with `status` where it can carry one, a device resets. Does not return. */
+/* Ends the program when all that was written has left: an emulator quits with `status` where it can carry one, a device resets. Does not return. */
 _Noreturn void strop_port_exit(int status);
 
 /* --- only where the board's description has a [store]; without them it fails, and nothing else does -------------- */

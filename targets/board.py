@@ -150,9 +150,10 @@ class Board(_Table):
     """A board's description, as its TOML file gives it; ``name`` is the file's.
 
     isa: name of an instruction set.  clock_hz: core clock.  flash, ram: regions a program is linked into.
-    stack_reserve: bytes of RAM that no plan may use, the linker refuses less.  window: bytes that may be on their way
-    to the board while it computes.  backlog: bytes that may wait to leave it meanwhile; 0, and it sends before it goes
-    on.  port: its port.c, relative to ``firmware/boards/`` or to the TOML file.
+    stack_reserve: bytes of RAM that no plan may use, the linker refuses less.  rom_stack: bytes of stack that functions
+    of the chip's own ROM take, which no analysis of the program sees.  window: bytes that may be on their way to the
+    board while it computes.  backlog: bytes that may wait to leave it meanwhile; 0: it sends before it goes on.
+    port: its port.c, relative to ``firmware/boards/`` or to the TOML file.
     constants: numbers in which the chips of one port.c differ, each a macro STROP_<NAME>.  data_bus: origin of the view
     of ``flash`` that constants are read through, where the core cannot read bytes through the one that it runs from.
     store: where checkpoints are kept.  runners: tools that flash it, the preferred one first.  usb: how to find it.
@@ -168,6 +169,7 @@ class Board(_Table):
     flash: Region | None = None
     ram: Region | None = None
     stack_reserve: Size = 1024
+    rom_stack: Word = 0
     uart: Uart | None = None
     window: Word = LOSSLESS
     backlog: Word = 0

@@ -18,6 +18,7 @@ from strop.targets.flow import Insn
 from strop.targets.stack import Code, Link, deepest, frame_of, jump_targets, loaded_addresses
 
 DATA_SECTIONS = (".rodata", ".data")  # where function addresses may be kept
+RAM_CODE = (".data",)  # where functions may lie that run while flash cannot be read
 INTERRUPTS = ("strop_interrupt", "strop_tick")  # what the core calls by itself, one at a time
 OWN = ("_start", "strop_trap", *INTERRUPTS)
 
@@ -107,7 +108,7 @@ def reached(elf: Path, board: Board, roots: Sequence[str]) -> Reached:
         function = waiting.pop()
         if function not in seen:
             seen.add(function)
-            waiting += [target for target in frame_of(code, function).calls if target is not None]
+            waiting += [target for target in frame_of(code, function).calls if target in code.ends]
     return Reached(sum(code.ends[function] - function for function in seen), stack, chain)
 
 
@@ -141,17 +142,19 @@ def _code(file: ELFFile, board: Board) -> Code:
     names, ends = _functions(file)
     machine = capstone.Cs(*arch.MODES)
     machine.skipdata_setup = (".unknown", lambda code, _size, at, _: arch.size(code[at] | code[at + 1] << 8), None)
-    insns = _disassemble(machine, start, data, _data_ranges(file, text))
+    insns = _disassemble(machine, text, _data_ranges(file, text))
+    for section in filter(None, map(file.get_section_by_name, RAM_CODE)):
+        insns |= _disassemble(machine, section, _ram_code(section, names, ends))
     decoder = arch.decoder(insns, lambda address: struct.unpack_from("<I", data, address - start)[0])
     targets = jump_targets(insns, decoder)
 
     def code_addresses(words: Iterable[int]) -> frozenset[int]:
-        inside = range(start, start + len(data))
-        return frozenset(word - arch.POINTER_BIT for word in words if word & 1 == arch.POINTER_BIT) & set(inside)
+        return frozenset(word - arch.POINTER_BIT for word in words if word & 1 == arch.POINTER_BIT) & insns.keys()
 
     pointed = code_addresses(_words(file))
     loaded = code_addresses(loaded_addresses(insns, decoder, names))
-    return Code(insns, names, ends, decoder, _callable(names) & (pointed | loaded), tuple(sorted(pointed)), targets)
+    taken = _callable(names) & (pointed | loaded)
+    return Code(insns, names, ends, decoder, taken, tuple(sorted(pointed)), targets, board.rom_stack)
 
 
 def _callable(names: dict[int, str]) -> frozenset[int]:
@@ -188,8 +191,17 @@ def _data_ranges(file: ELFFile, text: Section) -> list[tuple[int, bool]]:
     return sorted(marks.items())
 
 
-def _disassemble(machine: capstone.Cs, start: int, text: bytes, marks: list[tuple[int, bool]]) -> dict[int, Insn]:
+def _ram_code(section: Section, names: dict[int, str], ends: dict[int, int]) -> list[tuple[int, bool]]:
+    """Return (address, is data) in order, of a section that is data but for functions that start-up code copies."""
+    start, stop = int(section["sh_addr"]), int(section["sh_addr"] + section["sh_size"])
+    inside = [address for address in sorted(names) if start <= address < stop]
+    marks = {start: True, **{ends[address]: True for address in inside}, **dict.fromkeys(inside, False)}
+    return sorted((address, is_data) for address, is_data in marks.items() if address < stop or address == start)
+
+
+def _disassemble(machine: capstone.Cs, section: Section, marks: list[tuple[int, bool]]) -> dict[int, Insn]:
     """Return instructions by address, in order, leaving out data and stepping over what capstone does not know."""
+    start, text = int(section["sh_addr"]), section.data()
     machine.skipdata = True
     ends = [*(address for address, _ in marks[1:]), start + len(text)]
     insns: dict[int, Insn] = {}

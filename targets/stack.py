@@ -15,6 +15,8 @@ from typing import NamedTuple
 from strop.errors import ToolchainError
 from strop.targets.flow import Decoder, Flow, Insn, Registers
 
+ROM = "strop_rom_"  # a function whose name begins so calls the chip's own ROM through registers, and nothing else
+OUTSIDE = -1  # no address of the program
 DEEPEST = 1 << 24  # a walk that gets here follows a loop that pushes
 
 
@@ -25,6 +27,7 @@ class Code:
     names: first address of every function.  ends: where the function beginning there ends.
     decoder: of the architecture.  taken: functions an indirect call may reach.
     pointed: every address in data, sorted, among them branch tables' targets.  targets: of direct branches.
+    rom_stack: bytes of stack that code outside the program takes.
     """
 
     insns: dict[int, Insn]
@@ -34,6 +37,7 @@ class Code:
     taken: frozenset[int]
     pointed: tuple[int, ...]
     targets: frozenset[int]
+    rom_stack: int = 0
 
 
 @dataclass
@@ -152,6 +156,8 @@ def deepest(code: Code, entry: int) -> tuple[int, tuple[Link, ...]]:
     path: list[int] = []
 
     def visit(function: int) -> tuple[int, tuple[Link, ...]]:
+        if function not in code.insns:
+            return code.rom_stack, (Link("rom", code.rom_stack),)
         name = code.names.get(function, hex(function))
         if function in path:
             circle = [code.names.get(f, hex(f)) for f in path[path.index(function) :]]
@@ -172,8 +178,15 @@ def _deepest_of(
 ) -> tuple[int, tuple[Link, ...]]:
     best: tuple[int, tuple[Link, ...]] = (frame.bytes, (Link(name, frame.bytes),))
     for target, depth in sorted(frame.calls.items(), key=lambda call: (call[0] is None, call[0] or 0)):
-        for callee in sorted(code.taken) if target is None else [target]:
+        for callee in _callees(target, name, code):
             below, chain = visit(callee)
             if depth + below > best[0]:
                 best = (depth + below, (Link(name, depth), *chain))
     return best
+
+
+def _callees(target: int | None, caller: str, code: Code) -> list[int]:
+    """Return the functions that a call may reach. Of ROM, which lies outside of all code, one is as any other."""
+    if target is not None:
+        return [target]
+    return [OUTSIDE] if caller.startswith(ROM) else sorted(code.taken)

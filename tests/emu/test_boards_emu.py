@@ -11,12 +11,12 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 import strop
-from strop.errors import PlanError
+from strop.errors import PlanError, SessionError
 from strop.host.cli import run
 from strop.host.firmware import elf
 from strop.host.zoo import load_model
 from strop.targets.board import Board, board_names, load_board
-from strop.targets.elf import measure
+from strop.targets.elf import measure, reached
 
 OWNED = [name for name in board_names() if load_board(name).runners]
 LARGEST = {"stm32vldiscovery": "mlp-64-16-10"}  # of this family of networks; elsewhere mlp-64-32-10 fits
@@ -129,6 +129,28 @@ def test_many_steps_in_flight(board: str) -> None:
     ys = generator.integers(0, 10, 120).astype(np.int32)
     with strop.connect(bundle) as device, bundle.twin() as twin:
         np.testing.assert_array_equal(device.train(xs, ys), twin.train(xs, ys))
+
+
+@pytest.mark.parametrize(
+    ("board", "last"), [("hifive1", "spi_change"), ("pico2-arm", "rom"), ("pico2-riscv", "rom"), ("esp32-c3", "rom")]
+)
+def test_a_flash_driver_counts_wherever_its_code_lies(board: str, last: str) -> None:
+    """In RAM, or in the chip's own ROM, of which the description states a figure."""
+    described = load_board(board)
+    driver = reached(elf(bundle_of("mlp-64-16-10", board)), described, ["strop_port_store_write"])
+    assert driver.chain[-1].function == last
+    assert driver.chain[-1].bytes == (described.rom_stack or driver.chain[-1].bytes) > 0
+
+
+@pytest.mark.parametrize("board", ["netduinoplus2", "stm32vldiscovery", "hifive1"])
+def test_flash_that_the_emulator_does_not_model_is_a_failure(board: str) -> None:
+    """The driver runs, on hifive1 from RAM, sees that nothing changed, and the board goes on."""
+    with strop.connect(bundle_of("mlp-64-16-10", board)) as device:
+        with pytest.raises(SessionError, match="refuses SAVE"):
+            device.save()
+        stats = device.backend.stats()
+        device.train_step(np.zeros((1, 64), np.float32), np.array([1], np.int32))
+    assert 0 < stats.stack_used <= measure(elf(bundle_of("mlp-64-16-10", board)), load_board(board)).stack
 
 
 def test_a_checkpoint_in_the_flash_of_an_emulated_chip() -> None:

@@ -1,6 +1,7 @@
 """Boards and instruction sets: those that come with strop are sound, mistakes are named, and adding one is one file."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from strop.errors import BoardError
 from strop.targets import isa as isa_package
-from strop.targets.board import BOARDS, LOSSLESS, Board, board_names, load_board
+from strop.targets.board import BOARDS, LOSSLESS, PORTS, Board, board_names, load_board
 from strop.targets.isa import isa_names, load_isa
 from strop.targets.link import linker_script
 
@@ -35,11 +36,22 @@ def test_boards_that_come_with_strop_are_sound(name: str) -> None:
     assert not flash.overlaps(ram)
     assert board.port_source.is_file()
     assert board.window == LOSSLESS or board.window.bit_count() == 1
+    assert bool(board.backlog) == (board.window != LOSSLESS), "rings come in pairs"
+    assert board.backlog.bit_count() <= 1
     assert board.emulator or board.runners, "nothing brings a program onto it"
     lines = board.path.read_text(encoding="utf-8").splitlines()
     for table in ("flash = {", "uart = {", "data_bus = ", "[store]"):  # every address says where it was read
         for line in (i for i, text in enumerate(lines) if text.startswith(table)):
             assert lines[line - 1].startswith("#"), table
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PORTS.parent.rglob("*.[ch]")), ids=lambda file: str(file.relative_to(PORTS.parent))
+)
+def test_a_source_file_with_addresses_says_where_they_were_read(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    has_addresses = re.search(r"REGISTER\(0x|#define \w+ +0x[45][0-9A-F]{7}\b|ROM\(\w+, 0x", text)
+    assert not has_addresses or re.search(r"Sources?: .*(\n \*.*)*\w", text.partition("*/")[0])
 
 
 @pytest.mark.parametrize("name", [name for name in board_names() if load_board(name).runners])
@@ -49,9 +61,9 @@ def test_boards_that_people_own_are_described_in_full(name: str) -> None:
     flash, ram = board.memory
     assert board.description.count("KB") + board.description.count("MB") == 2
     assert "#" in next(line for line in board.path.read_text(encoding="utf-8").splitlines() if "clock_hz" in line)
-    if board.store:
-        assert board.store.length // 2 >= min(ram.length, 128 << 10)
-        assert board.store.origin == flash.end
+    assert board.store
+    assert board.store.length // 2 >= min(ram.length, 128 << 10)
+    assert board.store.origin == flash.end
     for runner in board.runners:
         assert runner.config or runner.target or runner.chip or runner.device, runner.name
     assert len({runner.name for runner in board.runners}) == len(board.runners)

@@ -4,6 +4,7 @@
  */
 #include "port.h"
 #include "core.h"
+#include "flash.h"
 
 /* Direct boot (esp32c3-direct-boot-example, Espressif): the flash begins with this number, twice, and goes on with the
  * program. The boot ROM then maps the flash and jumps behind the numbers. */

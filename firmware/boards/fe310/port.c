@@ -4,6 +4,7 @@
  * specification 0.2.
  */
 #include "serial.h"
+#include "flash.h"
 
 #define CRYSTAL    REGISTER(0x10008004)
 #define PLL        REGISTER(0x10008008)

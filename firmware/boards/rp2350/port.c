@@ -4,6 +4,7 @@
  * GPIO, UART, watchdog).
  */
 #include "serial.h"
+#include "flash.h"
 
 /* What the boot ROM looks for in the first 4 KB. Without an item that names an entry point, it starts the program at
  * its vector table, or on RISC-V at its first address. */

@@ -31,6 +31,7 @@ enum { LOCK_TURNS = 16 * 300 }; /* the PLL locks within 300 us (DS8626): 4800 cy
 #define FLASH_ACCESS REGISTER(0x40023C00)
 #define FLASH_KEY     REGISTER(0x40023C04)
 #define FLASH_STATUS  REGISTER(0x40023C0C)
+#define FLASH_CLEAR   FLASH_STATUS /* by ones */
 #define FLASH_CONTROL REGISTER(0x40023C10)
 #define FIVE_WAIT_STATES_AND_CACHES 0x705U
 enum { DATA_CACHE = 1 << 10, DATA_CACHE_RESET = 1 << 12 };
@@ -95,9 +96,5 @@ int strop_port_store_write(uint32_t offset, const void *data, uint32_t n) {
         wait_for_flash();
     }
     close_flash();
-    int failed = 0;
-    for (uint32_t i = 0; i < n / 4; i++) {
-        failed |= to[i] != from[i];
-    }
-    return failed;
+    return strop_store_differs(offset, data, n);
 }

@@ -1,6 +1,6 @@
 /*
  * STM32H743 with USART3 on PD8 and PD9, on the 64 MHz RC oscillator that it starts with.
- * Source: RM0433 (clocks, pins, USART).
+ * Source: RM0433 (clocks, pins, USART, flash).
  */
 #define USART_CONTROL  REGISTER(STROP_UART_BASE + 0x00)
 #define USART_DIVIDER  REGISTER(STROP_UART_BASE + 0x0C)
@@ -11,6 +11,7 @@
 #define USART_ENABLE   0x01
 #define USART_FORGET_OVERRUN() (USART_CLEAR = OVERRUN)
 #include "usart.h"
+#include "h7_flash.h"
 
 #define RCC_AHB4 REGISTER(0x580244E0)
 #define RCC_APB1 REGISTER(0x580244E8)
@@ -22,16 +23,15 @@ enum { GPIOD_CLOCK = 1 << 3, USART3_CLOCK = 1 << 18 };
 #define GPIOD_FUNCTION REGISTER(GPIOD + 0x24)
 enum { PINS_8_AND_9_MODE = 0xF << 16, ALTERNATE = 0xA << 16, PIN_9_UP = 1 << 18, PINS_8_AND_9_FUNCTION = 0x77 };
 
-/* Armv7-M Architecture Reference Manual: the instruction cache starts out off and with arbitrary contents. */
+/* Armv7-M Architecture Reference Manual, B2.2.7: the instruction cache starts out off and with arbitrary contents. */
 #define CACHE_INVALIDATE REGISTER(0xE000EF50)
-#define CORE_CONFIG REGISTER(0xE000ED14)
-#define INSTRUCTION_CACHE 0x20000U
+#define INSTRUCTION_CACHE 0x20000U /* of CONFIG_CONTROL */
 
 static void start_cache(void) {
     CACHE_INVALIDATE = 0;
-    __asm__ volatile("dsb\n\tisb");
-    CORE_CONFIG |= INSTRUCTION_CACHE;
-    __asm__ volatile("dsb\n\tisb");
+    strop_barrier();
+    CONFIG_CONTROL |= INSTRUCTION_CACHE;
+    strop_barrier();
 }
 
 void strop_port_init(void) {
