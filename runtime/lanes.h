@@ -15,7 +15,7 @@
  *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
  *   operands that were widened before, because widening is exact. Functions whose names begin with half_ compute in
  *   binary16: each result is rounded once, subnormals are kept, and float operands are rounded to binary16 before.
- *   widen and half_round convert. On a board this takes Zvfh, and so do load_f16 and store_f16.
+ *   widen and half_round convert. On RISC-V this takes Zvfh, and so do load_f16 and store_f16.
  *
  * FLUSHING
  *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines

@@ -9,7 +9,7 @@ from strop.host.zoo import MODELS
 from strop.targets.elf import measure
 
 
-@pytest.mark.parametrize("board", ["qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f"])
+@pytest.mark.parametrize("board", ["qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f", "qemu-cortex-m55"])
 @pytest.mark.parametrize(("net", "optimizer"), [("digits-cnn", strop.optim.SGD()), ("cnn-8x8", strop.optim.Adam())])
 def test_never_more_than_stated(board: str, net: str, optimizer: strop.optim.Optimizer) -> None:
     model, example = MODELS[net]()
