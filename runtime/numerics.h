@@ -10,6 +10,8 @@
  *   - Compile with -ffp-contract=off (gcc's default under -std=c11) and without -ffast-math. The functions use plain
  *     + - * / and integers, each operation rounded once; none relies on a fused multiply-add, which a core without FPU
  *     would pay for dearly.
+ *   - On a core with Helium, without vectors of the compiler's own, which flush: -fno-tree-vectorize
+ *     -fno-tree-slp-vectorize. What computes in vectors is written so (lanes.h).
  *   - No double (save strop_fmaf_soft), table, static data, allocation, errno or libm. Reentrant.
  *   - IEEE exception flags are not part of the contract.
  *

@@ -49,6 +49,15 @@ def test_lanes_are_channels_so_padding_is_the_same_for_all() -> None:
     assert "pick" not in body
 
 
+HELIUM = {"lanes": 16, "registers": 8, "at_once": 4}
+
+
+@pytest.mark.parametrize(("columns", "lanes", "sums"), [(5, 4, 5), (3, 8, 3), (11, 16, 1)])
+def test_few_registers_hold_long_vectors_or_many(columns: int, lanes: int, sums: int) -> None:
+    body = kernel("conv2d", (1, 3, 11, columns), (16, 3, 1, 1), attrs=CONV | {"padding": (0, 0)}, **HELIUM)
+    assert body.count(f"_fill(0.0f, {lanes})") == sums
+
+
 def test_what_has_no_vector_form_stays_scalar() -> None:
     assert "strop_x" not in kernel("tanh", (1, 64), lanes=32)
     assert kernel("tanh", (1, 64), lanes=32) == kernel("tanh", (1, 64))
