@@ -36,19 +36,9 @@ static inline float strop_model_limited(float x) {{
 
 LANES = """
 /* The same of {n} lanes at once, few of which ever lie beyond. */
-static inline __attribute__((always_inline)) strop_f32x{n} strop_model_limited_x{n}(strop_f32x{n} x, size_t n) {{
-    if (strop_x{n}_within(x, {most}, n)) {{
-        return x;
-    }}
-    beyond = true;
-    return {limited};
-}}
-"""
-
-HALVES = """
-/* The same of {n} halves. */
-static inline __attribute__((always_inline)) strop_f16x{n} strop_model_limited_half_x{n}(strop_f16x{n} x, size_t n) {{
-    if (strop_x{n}_half_within(x, {most}, n)) {{
+static inline __attribute__((always_inline)) {type}
+strop_model_limited_{half}x{n}({type} x, size_t n) {{
+    if (strop_x{n}_{half}within(x, {most}, n)) {{
         return x;
     }}
     beyond = true;
@@ -98,12 +88,10 @@ def definitions(dtype: DType, scale: str, widths: Iterable[int] = (), halves: It
     """
     most = f"{dtype.most:.1f}f"
     text = (FOLLOWING if dtype.dynamic else FIXED).format(most=most, scale=scale, patience=PATIENCE, largest=MOST)
-    for n in widths:
-        limited = "x" if dtype.dynamic else f"strop_x{n}_clipped(x, {most}, n)"
-        text += LANES.format(n=n, most=most, limited=limited)
-    for n in halves:
-        limited = "x" if dtype.dynamic else f"strop_x{n}_half_clipped(x, {most}, n)"
-        text += HALVES.format(n=n, most=most, limited=limited)
+    for half, element, lanes in (("", "f32", widths), ("half_", "f16", halves)):
+        for n in lanes:
+            limited = "x" if dtype.dynamic else f"strop_x{n}_{half}clipped(x, {most}, n)"
+            text += LANES.format(n=n, most=most, limited=limited, half=half, type=f"strop_{element}x{n}")
     return text
 
 
