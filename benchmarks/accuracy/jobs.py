@@ -121,22 +121,22 @@ class Check(Setting):
 
 @dataclass(frozen=True)
 class Training(Setting):
-    """One run through the twin. part: `validation` or `test`, what the score is of."""
+    """One run through the twin. parts: `validation`, `test`, what is scored."""
 
     lr: float
     seed: int
     samples: int
     epochs: int
-    part: str
+    parts: tuple[str, ...]
 
     def run(self) -> Result:
-        """Score and the last epoch's mean loss."""
+        """The score of each part, and the last epoch's mean loss."""
         data, budget = self.data(self.seed), self.row.budget
-        held = getattr(data, self.part)[: getattr(budget, self.part)]
+        held = {part: getattr(data, part)[: getattr(budget, part)] for part in self.parts}
         lesson = data.train[: self.samples]
         with self.build(self.lr, self.seed, steps=len(lesson) * self.epochs).twin() as twin:
             loss = teach(twin, self.row, lesson, self.epochs, self.seed)
-            return {"score": self.score(twin, held), "loss": loss}
+            return {"loss": loss, **{part: self.score(twin, those) for part, those in held.items()}}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """What has been measured: one line a job, so that a study that stops goes on where it was."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
+from time import perf_counter
 from typing import Any, Protocol
 
 from strop.errors import StropError
@@ -14,6 +17,8 @@ from strop.errors import StropError
 Result = dict[str, Any]
 FAILED = "failed"
 """Key of a result that is only a reason."""
+SECONDS = "seconds"
+"""Key of the time that a job took."""
 
 
 class Job(Protocol):
@@ -50,6 +55,15 @@ class Ledger:
         """Why a job cannot be done."""
         return (self._found.get(key(job)) or {}).get(FAILED)
 
+    def minutes(self) -> float:
+        """How long all jobs take, one at a time; one whose time was not kept, as others of its kind and network."""
+        times: dict[tuple[str, str, str], list[float | None]] = defaultdict(list)
+        for job, result in self._found.items():
+            kind, settings = json.loads(job)
+            times[kind, settings["net"], str(settings.get("parts"))].append(result.get(SECONDS))
+        known = ((len(group), [each for each in group if each is not None]) for group in times.values())
+        return sum(count * mean(found) for count, found in known if found) / 60
+
     def add(self, job: Any, result: Result) -> None:
         """Keep a result."""
         self._found[key(job)] = result
@@ -59,7 +73,13 @@ class Ledger:
 
 
 def done(job: Job) -> Result:
-    """A job's result, or the sentence that says why there is none."""
+    """A job's result, or the sentence that says why there is none, and how long it took."""
+    start = perf_counter()
+    result = _tried(job)
+    return {**result, SECONDS: round(perf_counter() - start, 2)}
+
+
+def _tried(job: Job) -> Result:
     try:
         return job.run()
     except StropError as error:

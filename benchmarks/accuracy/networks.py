@@ -86,10 +86,14 @@ def activity_conv(activation: type[nn.Module]) -> nn.Module:
     )  # fmt: skip
 
 
+READINGS = 4
+"""Readings of a smartwatch that a recurrent layer gets in a step."""
+
+
 def activity_gru(activation: type[nn.Module]) -> nn.Module:
-    """A GRU of 32 units over 128 readings of 6 channels, linear to 5 classes; its functions are its own."""
+    """A GRU of 32 units over 32 steps of 4 readings of 6 channels, linear to 5 classes; its functions are its own."""
     del activation
-    return LastStep(nn.GRU(6, 32, batch_first=True), 5)
+    return LastStep(nn.GRU(READINGS * 6, 32, batch_first=True), 5)
 
 
 def digits_conv(activation: type[nn.Module]) -> nn.Module:

@@ -31,7 +31,7 @@ def by_rule(found: Lines, path: Path) -> None:
         scores = [score for line in lines for score in line.scores]
         least = 0 if np.isnan(frozen) else frozen - 25  # a rule that failed does not squeeze the others
         axes.set_xlim(max(0, least, min(scores) - 5), min(100, max(scores) + 1))
-        axes.set_title(tables.NETS[net].title, size=8)
+        axes.set_title(tables.NETS[net].title, size=7)
     _save(figure, path)
 
 
@@ -52,7 +52,7 @@ def against_ram(found: Lines, path: Path) -> None:
         axes.margins(x=0.35, y=0.1)
         axes.set_xlabel("RAM of a step, KB", size=8)
         axes.set_ylabel("accuracy, %", size=8)
-        axes.set_title(tables.NETS[net].title, size=8)
+        axes.set_title(tables.NETS[net].title, size=7)
     _save(figure, path)
 
 
@@ -70,7 +70,7 @@ def adaptation(people: Mapping[str, list[Course]], path: Path) -> None:
         axes.set_xticks(places, ["0", *map(str, tables.LABELLED)])
         axes.set_xlabel("labelled windows of each class", size=8)
         axes.set_ylabel("accuracy, %: new person, old people dashed", size=8)
-        axes.set_title(tables.NETS[net].title, size=8)
+        axes.set_title(tables.NETS[net].title, size=7)
         axes.legend(frameon=False, fontsize=7)
     _save(figure, path)
 

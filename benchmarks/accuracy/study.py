@@ -1,6 +1,6 @@
 """Train every network by every rule through the twin, and write what came out.
 
-    python benchmarks/accuracy/study.py                       # under an hour on two cores
+    python benchmarks/accuracy/study.py                       # about an hour on two cores
     python benchmarks/accuracy/study.py --only conv,vgg/tps*  # networks, rules or both, by shell patterns
     python benchmarks/accuracy/study.py --report              # only write tables and plots again
 
@@ -64,7 +64,7 @@ def write(ledger: Ledger, root: Path) -> None:
     people = {net: courses(ledger, net) for net in found}
     memory = HERE / "memory.json"
     depth = json.loads(memory.read_text()) if memory.exists() else []
-    (root / "benchmarks" / "ACCURACY.md").write_text(document(found, people, depth))
+    (root / "benchmarks" / "ACCURACY.md").write_text(document(found, people, depth, ledger.minutes()))
     everything = {
         "rules": [line.to_json() for there in found.values() for line in there],
         "new people": [course.to_json() for there in people.values() for course in there],

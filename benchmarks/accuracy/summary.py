@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plan
 import tables
-from ledger import Ledger, Result
+from ledger import Job, Ledger, Result
 
 Json = dict[str, Any]
 
@@ -58,16 +58,16 @@ def lines(ledger: Ledger, net: str) -> list[Line]:
 
 def _line(ledger: Ledger, entry: plan.Entry) -> Line:
     runs = [job for seed in plan.SEEDS if (job := entry.training(ledger, seed))]
-    scores = tuple(100 * found["score"] for job in runs if (found := ledger.get(job)))
-    reasons = [ledger.reason(job) for job in (entry.check(), *(job for _, job in _tried(entry)), *runs)]
+    scores = tuple(100 * found["test"] for job in runs if (found := ledger.get(job)))
+    reasons = [ledger.reason(job) for job in (entry.check(), *_tried(entry), *runs)]
     if not scores:
         return Line(entry, (), reason=next((reason for reason in reasons if reason), ""))
     cost, peer = (ledger.get(job) if job else None for job in (entry.cost(ledger), entry.peer(ledger)))
     return Line(entry, scores, runs[0].lr, runs[0].options, cost, peer)
 
 
-def _tried(entry: plan.Entry) -> Iterator[tuple[float, Any]]:
-    return ((lr, entry.tuning(lr, setting, 0)) for lr, setting in entry.settings())
+def _tried(entry: plan.Entry) -> Iterator[Job]:
+    return (entry.short(each, 0) for each in entry.settings())
 
 
 def find(all_lines: list[Line], row: str, activation: str = "") -> Line | None:

@@ -15,7 +15,7 @@ Settings = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Budget:
-    """Samples a run sees. samples: different ones.  epochs: over them.  tuning: to try a setting on, once each.
+    """Samples a run sees. samples: different ones.  epochs: over them.  tuning, tuning_epochs: in a short run.
 
     validation, test: the most samples that a setting and a result are measured on.  peer: to compare with PyTorch on.
     """
@@ -26,6 +26,7 @@ class Budget:
     validation: int = 2_000
     test: int = 10_000
     peer: int = 2_000
+    tuning_epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def _rows(x: Array) -> Array:
 
 
 def _steps(x: Array) -> Array:
-    return x.transpose(0, 2, 1)
+    """READINGS at a time, so that a recurrent layer has a sequence it can learn from in few epochs."""
+    return x.transpose(0, 2, 1).reshape(len(x), -1, networks.READINGS * x.shape[1])
 
 
 NETS = {
@@ -66,7 +68,9 @@ NETS = {
         "784-128-128-128-10, MNIST", "images", networks.mlp(784, 128, 128, 128, 10), Budget(12_000, 2, 2_000), _flat,
     ),
     "conv": Net("conv 8c5-p-16c3-p-10, MNIST", "images", networks.conv, Budget(8_000, 3, 2_000)),
-    "vgg": Net("six 3x3 convolutions in pairs, MNIST", "images", networks.vgg, Budget(4_000, 2, 1_000, 1_000, 4_000)),
+    "vgg": Net(
+        "six 3x3 convolutions in pairs, MNIST", "images", networks.vgg, Budget(1_500, 2, 1_000, 1_000, 2_000, 1_000),
+    ),
     "rnn-1": Net(
         "28 rows of 28 pixels, one recurrent layer of 64, MNIST", "images", networks.rows(1), Budget(10_000, 3, 2_000),
         _rows, ("tanh",), clip=1.0,
@@ -80,8 +84,8 @@ NETS = {
         balanced=True,
     ),
     "activity-gru": Net(
-        "GRU of 32 on smartwatch activity", "activity", networks.activity_gru, Budget(2_000, 6, 1_000, peer=500),
-        _steps, ("tanh",), balanced=True, clip=1.0,
+        "GRU of 32 on smartwatch activity, four readings a step", "activity", networks.activity_gru,
+        Budget(2_000, 12, 2_000, tuning_epochs=3), _steps, ("tanh",), balanced=True, clip=1.0,
     ),
     "digits-conv": Net(
         "two convolutions on spoken digits", "digits", networks.digits_conv, Budget(2_000, 10, 2_000),
@@ -94,9 +98,9 @@ NETS = {
 class Row:
     """A learning rule with its settings.
 
-    rule: name in strop.  options: fixed settings.  lrs, strengths: all pairs are tried on validation samples; strength
-    is an option of rules with local targets.  activations: those of a network that the rule is studied with; the first
-    is the one meant for it.
+    rule: name in strop.  options: fixed settings.  lrs, strengths: a grid that a choice is made from; strength is an
+    option of rules with local targets.  activations: those of a network that the rule is studied with; the first is
+    the one meant for it.
     """
 
     title: str
@@ -107,27 +111,41 @@ class Row:
     strengths: tuple[float, ...] = ()
 
     def variants(self) -> Iterator[tuple[float, Settings]]:
-        """Every learning rate with every setting of the rule."""
-        for strength, lr in product(self.strengths or (None,), self.lrs):
-            tried = {} if strength is None else {"strength": strength}
-            yield lr, tuple(sorted({**self.options, **tried}.items()))
+        """Every learning rate with every setting of the rule, but the mildest: short runs favour the others."""
+        for strength, lr in product(_but_mildest(self.strengths) or (None,), _but_mildest(self.lrs)):
+            yield lr, self._with(strength)
+
+    def milder(self, lr: float, options: Settings) -> Iterator[tuple[float, Settings]]:
+        """The next lower rate, and every lower strength: where gradients are cut, several may do the same."""
+        strength = dict(options).get("strength", 0)
+        if lower := [each for each in self.lrs if each < lr]:
+            yield max(lower), options
+        yield from ((lr, self._with(each)) for each in self.strengths if each < strength)
+
+    def _with(self, strength: float | None) -> Settings:
+        tried = {} if strength is None else {"strength": strength}
+        return tuple(sorted({**self.options, **tried}.items()))
 
     def on(self, net: Net) -> tuple[str, ...]:
         """The activations it is studied with on a network."""
         return tuple(name for name in self.activations if name in net.activations) or net.activations[:1]
 
 
+def _but_mildest(grid: tuple[float, ...]) -> tuple[float, ...]:
+    return grid[1:] or grid
+
+
 BASELINE, BACKPROP = "head-only", "backprop"
 """The rows every other is compared with: frozen random layers with a trained head, and the exact gradient."""
 
-RATES = (0.003, 0.01, 0.03, 0.1)
-"""Learning rates that are tried."""
-STRENGTHS = (0.02, 0.1, 0.5)
-"""Strengths of local targets that are tried with each: the ratio of a hidden layer's rate to the last one's."""
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+"""Learning rates to choose from."""
+STRENGTHS = (0.005, 0.02, 0.1, 0.5)
+"""Strengths of local targets to choose from with each: the ratio of a hidden layer's rate to the last one's."""
 
 ROWS = {
     BACKPROP: Row("backprop", "backprop", RATES, ("relu", "tanh")),
-    BASELINE: Row("frozen + head", "head-only", (0.001, *RATES), ("relu", "tanh")),
+    BASELINE: Row("frozen + head", "head-only", RATES, ("relu", "tanh")),
     "mono-forward": Row("Mono-Forward", "mono-forward", RATES, ("relu", "tanh")),
     "fixed-m": Row("fixed M", "fixed-m", RATES),
     "tpsgd-l2": Row("tpSGD, l2", "tpsgd", RATES, options={"objective": "l2"}, strengths=STRENGTHS),
@@ -152,7 +170,7 @@ class Way:
     title: str
     before: str
     by: str
-    lrs: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    lrs: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 WAYS = (

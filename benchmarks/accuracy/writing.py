@@ -19,10 +19,14 @@ Written by `python benchmarks/accuracy/study.py`; the same figures are in `accur
 
 Each network was trained through the twin, so by the C that runs on the board: one sample a step, float32, SGD without
 momentum, a learning rate that falls linearly to 0, in {seeds} runs whose weights, random tensors, samples and order
-differ. **Accuracy** is of test samples, mean ± standard deviation over the runs. Learning rate (and strength of tpSGD's
-targets) come from a small grid, 0.003 to 0.1: a short run each, scored on validation samples; test samples choose
-nothing. **Rate** is the choice of the first run. Budgets are small, so that the whole study takes an hour: the figures
-compare rules, they are not the best a network can reach.
+differ. **Accuracy** is of test samples, mean ± standard deviation over the runs. Budgets are small: the figures
+compare rules, they are not the best a network can reach. The jobs took {minutes:.0f} minutes one by one, beside other
+work on the machine; they run two at a time.
+
+Learning rate (and strength of tpSGD's targets) are chosen on validation samples; test samples choose nothing. Short
+runs try rates from {least:g} to {most:g}, and favour high ones. So from their best, runs of full length go on to milder
+settings, as long as validation gains by it: for images the mean of all runs, so that one which collapses counts; for
+people each run by itself. **Rate** is the choice of the first run.
 
 **Frozen + head** leaves all but the last layer as drawn and trains that one: a rule that is not above it earns nothing
 by training the others, and is marked *not recommended here*. **PyTorch**: the rule's reference in PyTorch, float32,
@@ -51,7 +55,7 @@ class Claim:
 
 CLAIMS = (
     Claim(("mono-forward",), ("mlp-256", "mlp-128x3"), 0.5),
-    Claim(("tpsgd-l2", "tpsgd-l1"), ("mlp-256", "conv", "rnn-1"), 5),
+    Claim(("tpsgd-l2", "tpsgd-l1"), ("mlp-256", "conv", "rnn-1", "rnn-2", "activity-gru"), 5),
     Claim(("forward-forward",), ("mlp-256", "mlp-128x3"), 5),
 )
 
@@ -62,9 +66,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) ->
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows)) + "\n"
 
 
-def document(found: Lines, people: Mapping[str, list[Course]], depth: Sequence[Mapping[str, Any]]) -> str:
-    """The whole file."""
-    parts = [HEAD.format(seeds=len(SEEDS)), "![accuracy by rule](../docs/accuracy-by-rule.png)\n"]
+def document(
+    found: Lines, people: Mapping[str, list[Course]], depth: Sequence[Mapping[str, Any]], minutes: float
+) -> str:
+    """The whole file. minutes: that all jobs take, one at a time."""
+    head = HEAD.format(seeds=len(SEEDS), minutes=minutes, least=tables.RATES[1], most=tables.RATES[-1])
+    parts = [head, "![accuracy by rule](../docs/accuracy-by-rule.png)\n"]
     for net, lines in found.items():
         parts += [f"## {tables.NETS[net].title}\n", _budget(net), _accuracy(lines), *_absent(net, lines)]
     parts += ["## What is reached\n", *_reached(found)]

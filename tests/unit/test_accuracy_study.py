@@ -109,14 +109,31 @@ def test_what_is_trained_learns_and_agrees_with_pytorch(runs: Path) -> None:
 def test_only_validation_samples_choose_a_setting(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "runs.jsonl")
     entry = plan.Entry("blobs", "backprop", "tanh")
-    first, second = (entry.tuning(lr, setting, 0) for lr, setting in entry.settings())
-    ledger.add(first, {"score": 0.4})
-    ledger.add(second, {"score": 0.6})
-    ledger.add(replace(first, part="test", epochs=2, samples=120), {"score": 0.9})
-    chosen = entry.training(ledger, 0)
-    assert chosen is not None
-    assert (chosen.lr, chosen.part) == (second.lr, "test")
-    assert first.part == "validation"
+    high, low = ((lr, jobs.Setting("blobs", "tanh", "backprop", ())) for lr in (0.05, 0.003))
+    assert entry.settings() == [high]
+    ledger.add(entry.short(high, 0), {"validation": 0.6})
+    assert entry.walk(ledger, 0) == [high]
+    ledger.add(entry.full(high, 0), {"validation": 0.6, "test": 0.9})
+    assert entry.walk(ledger, 0) == [high, low], "a milder setting is tried"
+    assert entry.training(ledger, 0) == entry.full(high, 0)
+    ledger.add(entry.full(low, 0), {"validation": 0.7, "test": 0.1})
+    assert entry.training(ledger, 0) == entry.full(low, 0)
+
+
+@pytest.mark.usefixtures("small")
+def test_runs_on_images_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tables.NETS, "blobs", replace(tables.NETS["blobs"], data="images"))
+    ledger = Ledger(tmp_path / "runs.jsonl")
+    entry = plan.Entry("blobs", "backprop", "tanh")
+    high, low = ((lr, jobs.Setting("blobs", "tanh", "backprop", ())) for lr in (0.05, 0.003))
+    ledger.add(entry.short(high, 0), {"validation": 0.9})
+    scores = {0: (0.9, 0.8), 1: (0.1, 0.8)}
+    for seed, (first, _) in scores.items():
+        ledger.add(entry.full(high, seed), {"validation": first})
+    assert entry.training(ledger, 1) == entry.full(high, 1)
+    for seed, (_, second) in scores.items():
+        ledger.add(entry.full(low, seed), {"validation": second})
+    assert entry.training(ledger, 0) == entry.full(low, 0), "one that collapses once is not taken"
 
 
 @pytest.mark.usefixtures("small")
