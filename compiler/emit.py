@@ -468,12 +468,16 @@ class Emitter:
 
 def vectors(kernels: Iterable[Kernel], *, flush: bool) -> str:
     """The header of vector types, where kernels use them. flush: see Emitter."""
-    if not any("strop_x" in kernel.body for kernel in kernels):
+    bodies = [kernel.body for kernel in kernels]
+    if not any("strop_x" in body for body in bodies):
         return ""
-    return (FLUSH if flush else "") + '#include "lanes.h"\n'
+    floats = flush and not any("f16" in body or "_half" in body for body in bodies)
+    return (FLUSH if flush else "") + (FLOATS if floats else "") + '#include "lanes.h"\n'
 
 
 FLUSH = "#define STROP_LANES_FLUSH /* the board's vectors take subnormal numbers for zero: so do the PC's */\n"
+
+FLOATS = "#define STROP_LANES_FLOATS /* no vector meets binary16 */\n"
 
 INCLUDES = """#include "strop_model.h"
 

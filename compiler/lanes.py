@@ -97,10 +97,16 @@ def lane_count(extent: int, most: int) -> int:
     return divisor(extent, most)
 
 
-def _split_lanes(sch: Any, loop: Any, most: int) -> tuple[Any, Any]:
-    """Split a loop into vectors and lanes."""
+def _whole_lanes(extent: int, most: int, tiling: Tiling) -> int:
+    """Of the numbers of lanes that divide an axis, the cheapest a lane: those that fill no register go one by one."""
+    counts = {lane_count(extent, n) for n in range(min(FEW, extent), most + 1)}
+    return min(sorted(counts, reverse=True), key=lambda n: (sum(divmod(n, tiling.at_once)) + 1) / n)
+
+
+def _split_lanes(sch: Any, loop: Any, most: int, tiling: Tiling | None = None) -> tuple[Any, Any]:
+    """Split a loop into vectors and lanes. tiling: of a core whose vectors may be shorter, if they cost less so."""
     extent = extent_of(sch, loop)
-    count = lane_count(extent, most)
+    count = _whole_lanes(extent, most, tiling) if tiling else lane_count(extent, most)
     if count < min(FEW, extent) or count == 1:
         raise LowerError(f"an axis of {extent} has no vectors")
     outer, lane = sch.split(loop, [None, count])
@@ -122,7 +128,7 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
         inner = loops[1]
     else:
         inner = loops[-1]
-    outer, lane = _split_lanes(sch, inner, _longest(tiling, 4))
+    outer, lane = _split_lanes(sch, inner, _longest(tiling, 4), tiling)
     if lanes is Lanes.CHANNELS and rank > 2:
         sch.reorder(outer, *loops[2:], lane)
     sch.vectorize(lane)
@@ -131,7 +137,7 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
     """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
     rows, columns = sch.get_loops(sch.get_sblock(anchor.name))
-    band, lane = _split_lanes(sch, columns, _longest(tiling, 2))
+    band, lane = _split_lanes(sch, columns, _longest(tiling, 2), tiling)
     held = tiling.registers * tiling.register // (2 * extent_of(sch, lane))  # an input and a weight of each
     band, pair = sch.split(band, [None, divisor(extent_of(sch, band), max(1, min(2, held)))])
     rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
@@ -148,10 +154,10 @@ def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling:
     block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
     copies = registers(sch, block, gradient[0])
     (batch, columns), (rows,) = loops_of(sch, block)
-    band, lane = _split_lanes(sch, columns, _longest(tiling, 4))
+    band, lane = _split_lanes(sch, columns, _longest(tiling, 4), tiling)
     sch.reorder(batch, band, rows, lane)
     other_rows, other_columns = sch.get_loops(writer)
-    other_band, other_lane = _split_lanes(sch, other_columns, _longest(tiling, 4))
+    other_band, other_lane = _split_lanes(sch, other_columns, _longest(tiling, 4), tiling)
     sch.reorder(other_band, other_rows, other_lane)
     for stage in update[1:]:
         sch.reverse_compute_at(sch.get_sblock(stage.name), other_lane)

@@ -275,7 +275,8 @@ def _vector_printers(kernel: KernelSpec) -> list[tuple[KernelSpec, type[Printer]
     if not kernel.half or not any(type_.dtype.base == FLOAT16.name for type_ in kernel.types):
         return [(kernel, VectorPrinter)]
     printer: type[Printer] = HalfSumPrinter if kernel.half == "sums" else HalfPrinter
-    wide = replace(kernel, tiling=replace(tiling, lanes=tiling.halves, register=2 * tiling.register))
+    twice = replace(tiling, lanes=tiling.halves, register=2 * tiling.register, at_once=2 * tiling.at_once)
+    wide = replace(kernel, tiling=twice)
     summed = not kernel.outer and kernel.half != "sums" and _reduces(kernel)
     return [*([] if summed else [(wide, printer)]), (kernel, printer)]
 

@@ -15,7 +15,8 @@
  *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
  *   operands that were widened before, because widening is exact. Functions whose names begin with half_ compute in
  *   binary16: each result is rounded once, subnormals are kept, and float operands are rounded to binary16 before.
- *   widen and half_round convert. On RISC-V this takes Zvfh, and so do load_f16 and store_f16.
+ *   widen and half_round convert. On a board this takes Zvfh or Helium, and so do load_f16 and store_f16. Code that
+ *   uses none of it may define STROP_LANES_FLOATS before it includes this, and is then spared what it costs.
  *
  * FLUSHING
  *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines
@@ -35,13 +36,12 @@
 #define STROP_INLINE static inline __attribute__((always_inline, unused))
 
 /* Lanes that lie beyond -most or most moved there; NaN stays. */
-#define LANES_CLIPPED(N)                                                                                               \
-    STROP_INLINE strop_f32x##N strop_x##N##_clipped(strop_f32x##N a, float most, size_t n) {                           \
-        const strop_f32x##N low = strop_x##N##_fill(-most, n), high = strop_x##N##_fill(most, n);                      \
-        const strop_f32x##N y = strop_x##N##_pick_gt(low, a, low, a, n);                                               \
-        return strop_x##N##_pick_gt(y, high, high, y, n);                                                              \
+#define LANES_CLIPPED(N, lanes, half)                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##half##clipped(lanes a, float most, size_t n) {                                   \
+        const lanes low = strop_x##N##_##half##fill(-most, n), high = strop_x##N##_##half##fill(most, n);              \
+        const lanes y = strop_x##N##_##half##pick_gt(low, a, low, a, n);                                               \
+        return strop_x##N##_##half##pick_gt(y, high, high, y, n);                                                      \
     }
-
 #if defined(STROP_LANES_FLUSH) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #include "lanes_mve.h"
 #elif defined(__riscv_vector) && !defined(STROP_LANES_FLUSH)
@@ -87,5 +87,15 @@
 #undef LANES_PAIR_TWO
 #undef LANES_PAIR_FMA
 #undef LANES_PAIR_PICK
+#undef LANES_ONE
+#undef LANES_HALVES
+#undef LANES_MADE
+#undef LANES_LONG
+#undef LOAD
+#undef STORE
+#undef CONVERTED
+#undef STEP
+#undef APART
+#undef LANES_LONG_HALF
 
 #endif

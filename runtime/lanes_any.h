@@ -88,7 +88,7 @@ STROP_INLINE uint16_t strop_lane_bf16_bits(float x) { return strop_bf16_bits(x);
     LANES_PICK(N, gt)                                                                                                  \
     LANES_PICK(N, ge)                                                                                                  \
     LANES_PICK(N, eq)                                                                                                  \
-    LANES_CLIPPED(N)                                                                                                   \
+    LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
     LANES_ARITHMETIC_HALF(N)
 
 /* A result in binary16: as cores with such arithmetic make it, every NaN is the same. */
@@ -119,15 +119,13 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
             p[(ptrdiff_t)i * stride] = v[i];                                                                           \
         }                                                                                                              \
     }                                                                                                                  \
-    STROP_INLINE strop_f32x##N strop_x##N##_widen(strop_f16x##N a, size_t n) EACH(N, strop_f16_float(a[i]))            \
-    STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) EACH_HALF(N, strop_f16_bits(a[i]))   \
+    STROP_INLINE strop_f32x##N strop_x##N##_widen(strop_f16x##N a, size_t n) EACH(N, strop_lane_f16_float(a[i]))       \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n)                                      \
+        EACH_HALF(N, strop_lane_f16_bits(a[i]))                                                                        \
     STROP_INLINE strop_f16x##N strop_x##N##_half_relu(strop_f16x##N a, size_t n)                                       \
         EACH_HALF(N, strop_f16_float(a[i]) > 0.0f ? a[i] : 0)                                                          \
     STROP_INLINE bool strop_x##N##_half_within(strop_f16x##N a, float most, size_t n) {                                \
         return strop_x##N##_within(strop_x##N##_widen(a, n), most, n);                                                 \
-    }                                                                                                                  \
-    STROP_INLINE strop_f16x##N strop_x##N##_half_clipped(strop_f16x##N a, float most, size_t n) {                      \
-        return strop_x##N##_half_round(strop_x##N##_clipped(strop_x##N##_widen(a, n), most, n), n);                    \
     }                                                                                                                  \
     LANES_TWO_IN_HALF(N, add, +)                                                                                       \
     LANES_TWO_IN_HALF(N, sub, -)                                                                                       \
@@ -136,7 +134,8 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
     LANES_FMA_IN_HALF(N, half_fnma, -)                                                                                 \
     LANES_PICK_IN_HALF(N, gt, >)                                                                                       \
     LANES_PICK_IN_HALF(N, ge, >=)                                                                                      \
-    LANES_PICK_IN_HALF(N, eq, ==)
+    LANES_PICK_IN_HALF(N, eq, ==)                                                                                      \
+    LANES_CLIPPED(N, strop_f16x##N, half_)
 
 /* Rounding the float32 result once more is as good as rounding once: float32 has more than twice the places. */
 #define LANES_TWO_IN_HALF(N, name, op)                                                                                 \

@@ -1,7 +1,8 @@
 /*
  * lanes_mve.h: the functions of lanes.h in Helium, the vectors of Armv8.1-M. Part of lanes.h, which includes it.
  *
- * Four lanes are a register; more are two halves, the second of which is left out where n ends in the first.
+ * Four floats or eight numbers of binary16 are a register; more are two halves, the second of which is left out where n
+ * ends in the first.
  *
  * Arithmetic is assembly text, an instruction each. An intrinsic would be the compiler's own vector operation, which it
  * folds by IEEE rules: x * 1 to x, say, where the instruction flushes x. And only text writes predicates (VPR), so none
@@ -44,53 +45,79 @@ LANES_MEMORY(words, store_words, uint16_t, uint32x4_t, vldrhq_u32, vldrhq_gather
 LANES_MEMORY(bytes, store_bytes, uint8_t, uint32x4_t, vldrbq_u32, vldrbq_gather_offset_u32, vstrbq_u32,
              vstrbq_scatter_offset_u32)
 
-#define LANES_TWO(name)                                                                                                \
-    STROP_INLINE strop_f32x4 strop_x4_##name(strop_f32x4 a, strop_f32x4 b, size_t n) {                                 \
-        strop_f32x4 y;                                                                                                 \
+/* Arithmetic in one register, of N lanes that are float32 or (half_) binary16. Of scalars, `as` are a float's bits in
+ * the lanes' format; what fma_fvv multiplies with is a `scalar`, and its bits are `bits`. */
+#define LANES_ONE(N, lanes, kind, form, as, scalar, bits)                                                              \
+    LANES_TWO(N, lanes, kind, form, as, add)                                                                           \
+    LANES_TWO(N, lanes, kind, form, as, sub)                                                                           \
+    LANES_TWO(N, lanes, kind, form, as, mul)                                                                           \
+    STROP_INLINE lanes strop_x##N##_##kind##add_fv(float a, lanes b, size_t n) {                                       \
+        return strop_x##N##_##kind##add_vf(b, a, n);                                                                   \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##mul_fv(float a, lanes b, size_t n) {                                       \
+        return strop_x##N##_##kind##mul_vf(b, a, n);                                                                   \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##sub_fv(float a, lanes b, size_t n) {                                       \
+        return strop_x##N##_##kind##sub(strop_x##N##_##kind##fill(a, n), b, n);                                        \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##fma(lanes a, lanes b, lanes c, size_t n) {                                 \
         (void)n;                                                                                                       \
-        __asm__("v" #name ".f32 %q0, %q1, %q2" : "=t"(y) : "t"(a), "t"(b));                                            \
+        __asm__("vfma" form " %q0, %q1, %q2" : "+t"(c) : "t"(a), "t"(b));                                              \
+        return c;                                                                                                      \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##fma_fvv(scalar a, lanes b, lanes c, size_t n) {                            \
+        (void)n;                                                                                                       \
+        __asm__("vfma" form " %q0, %q1, %2" : "+t"(c) : "t"(b), "r"((uint32_t)bits(a)));                               \
+        return c;                                                                                                      \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##fnma(lanes a, lanes b, lanes c, size_t n) {                                \
+        (void)n;                                                                                                       \
+        __asm__("vfms" form " %q0, %q1, %q2" : "+t"(c) : "t"(a), "t"(b));                                              \
+        return c;                                                                                                      \
+    }                                                                                                                  \
+    LANES_PICK(N, lanes, kind, form, gt)                                                                               \
+    LANES_PICK(N, lanes, kind, form, ge)                                                                               \
+    LANES_PICK(N, lanes, kind, form, eq)                                                                               \
+    LANES_PICK(N, lanes, kind, form, ne)                                                                               \
+    LANES_CLIPPED(N, lanes, kind)                                                                                      \
+    STROP_INLINE lanes strop_x##N##_##kind##relu(lanes a, size_t n) {                                                  \
+        const lanes zero = strop_x##N##_##kind##fill(0.0f, n);                                                         \
+        return strop_x##N##_##kind##pick_gt(a, zero, a, zero, n);                                                      \
+    }
+
+#define LANES_TWO(N, lanes, kind, form, as, name)                                                                      \
+    STROP_INLINE lanes strop_x##N##_##kind##name(lanes a, lanes b, size_t n) {                                         \
+        lanes y;                                                                                                       \
+        (void)n;                                                                                                       \
+        __asm__("v" #name form " %q0, %q1, %q2" : "=t"(y) : "t"(a), "t"(b));                                           \
         return y;                                                                                                      \
     }                                                                                                                  \
-    STROP_INLINE strop_f32x4 strop_x4_##name##_vf(strop_f32x4 a, float b, size_t n) {                                  \
-        strop_f32x4 y;                                                                                                 \
+    STROP_INLINE lanes strop_x##N##_##kind##name##_vf(lanes a, float b, size_t n) {                                    \
+        lanes y;                                                                                                       \
         (void)n;                                                                                                       \
-        __asm__("v" #name ".f32 %q0, %q1, %2" : "=t"(y) : "t"(a), "r"(strop_float_bits(b)));                           \
+        __asm__("v" #name form " %q0, %q1, %2" : "=t"(y) : "t"(a), "r"((uint32_t)as(b)));                              \
         return y;                                                                                                      \
     }
-LANES_TWO(add)
-LANES_TWO(sub)
-LANES_TWO(mul)
+
+#define LANES_PICK(N, lanes, kind, form, name)                                                                         \
+    STROP_INLINE lanes strop_x##N##_##kind##pick_##name(lanes a, lanes b, lanes x, lanes y, size_t n) {                \
+        lanes z;                                                                                                       \
+        (void)n;                                                                                                       \
+        __asm__("vcmp" form " " #name ", %q1, %q2\n\tvpsel %q0, %q3, %q4"                                              \
+                : "=t"(z) : "t"(a), "t"(b), "t"(x), "t"(y));                                                           \
+        return z;                                                                                                      \
+    }
 
 STROP_INLINE strop_f32x4 strop_x4_fill(float a, size_t n) {
     (void)n;
     return vdupq_n_f32(a);
 }
-STROP_INLINE strop_f32x4 strop_x4_add_fv(float a, strop_f32x4 b, size_t n) { return strop_x4_add_vf(b, a, n); }
-STROP_INLINE strop_f32x4 strop_x4_mul_fv(float a, strop_f32x4 b, size_t n) { return strop_x4_mul_vf(b, a, n); }
-STROP_INLINE strop_f32x4 strop_x4_sub_fv(float a, strop_f32x4 b, size_t n) {
-    return strop_x4_sub(strop_x4_fill(a, n), b, n);
-}
+LANES_ONE(4, strop_f32x4, , ".f32", strop_float_bits, float, strop_float_bits)
 
-STROP_INLINE strop_f32x4 strop_x4_fma(strop_f32x4 a, strop_f32x4 b, strop_f32x4 c, size_t n) {
-    (void)n;
-    __asm__("vfma.f32 %q0, %q1, %q2" : "+t"(c) : "t"(a), "t"(b));
-    return c;
-}
-STROP_INLINE strop_f32x4 strop_x4_fma_fvv(float a, strop_f32x4 b, strop_f32x4 c, size_t n) {
-    (void)n;
-    __asm__("vfma.f32 %q0, %q1, %2" : "+t"(c) : "t"(b), "r"(strop_float_bits(a)));
-    return c;
-}
-STROP_INLINE strop_f32x4 strop_x4_fnma(strop_f32x4 a, strop_f32x4 b, strop_f32x4 c, size_t n) {
-    (void)n;
-    __asm__("vfms.f32 %q0, %q1, %q2" : "+t"(c) : "t"(a), "t"(b));
-    return c;
-}
 /* No vfms takes a scalar. Where that is no constant the vector is negated: it is what loops leave as it is. */
 STROP_INLINE strop_f32x4 strop_x4_fnma_fvv(float a, strop_f32x4 b, strop_f32x4 c, size_t n) {
     return __builtin_constant_p(a) ? strop_x4_fma_fvv(-a, b, c, n) : strop_x4_fma_fvv(a, vnegq_f32(b), c, n);
 }
-
 /* Quotients and roots are no vector instructions: they are the scalar unit's, which flushes nothing. */
 #define LANE(k, element)                                                                                               \
     {                                                                                                                  \
@@ -109,25 +136,6 @@ LANES_APART(div, (strop_f32x4 a, strop_f32x4 b, size_t n), a[i] / b[i])
 LANES_APART(div_vf, (strop_f32x4 a, float b, size_t n), a[i] / b)
 LANES_APART(div_fv, (float a, strop_f32x4 b, size_t n), a / b[i])
 LANES_APART(sqrt, (strop_f32x4 a, size_t n), strop_sqrtf(a[i]))
-
-#define LANES_PICK(name)                                                                                               \
-    STROP_INLINE strop_f32x4 strop_x4_pick_##name(strop_f32x4 a, strop_f32x4 b, strop_f32x4 x, strop_f32x4 y,          \
-                                                   size_t n) {                                                         \
-        strop_f32x4 z;                                                                                                 \
-        (void)n;                                                                                                       \
-        __asm__("vcmp.f32 " #name ", %q1, %q2\n\tvpsel %q0, %q3, %q4" : "=t"(z) : "t"(a), "t"(b), "t"(x), "t"(y));     \
-        return z;                                                                                                      \
-    }
-LANES_PICK(gt)
-LANES_PICK(ge)
-LANES_PICK(eq)
-LANES_PICK(ne)
-LANES_CLIPPED(4)
-
-STROP_INLINE strop_f32x4 strop_x4_relu(strop_f32x4 a, size_t n) {
-    const strop_f32x4 zero = strop_x4_fill(0.0f, n);
-    return strop_x4_pick_gt(a, zero, a, zero, n);
-}
 
 /* Not `le`, which is true of NaN. */
 STROP_INLINE bool strop_x4_within(strop_f32x4 a, float most, size_t n) {
@@ -153,113 +161,224 @@ STROP_INLINE void strop_x4_store_bf16(uint16_t *p, ptrdiff_t stride, strop_f32x4
     const strop_f32x4 kept = strop_x4_pick_ne(v, v, nan, vreinterpretq_f32_u32(near), n);
     strop_x4_store_words(p, stride, vshrq_n_u32(vreinterpretq_u32_f32(kept), 16), n);
 }
-STROP_INLINE strop_f32x4 strop_x4_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n) {
-    const uint32x4_t bits = strop_x4_words(p, stride, n);
-    strop_f32x4 y;
-    __asm__("vcvtb.f32.f16 %q0, %q1" : "=t"(y) : "t"(bits));
-    return y;
+/* Binary16. Four lanes are the lower halves of words; eight lie as in memory, so every other one is a lower half. */
+typedef uint16x8_t strop_f16x4, strop_f16x8;
+
+#define LANES_HALVES(N, most)                                                                                          \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_fill(float a, size_t n) {                                             \
+        (void)n;                                                                                                       \
+        return vdupq_n_u16(strop_f16_bits(a));                                                                         \
+    }                                                                                                                  \
+    LANES_ONE(N, strop_f16x##N, half_, ".f16", strop_f16_bits, uint16_t, )                                             \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_fnma_fvv(uint16_t a, strop_f16x##N b, strop_f16x##N c, size_t n) {    \
+        const float16x8_t less = vnegq_f16(vreinterpretq_f16_u16(b));                                                  \
+        return strop_x##N##_half_fma_fvv(a, vreinterpretq_u16_f16(less), c, n);                                        \
+    }                                                                                                                  \
+    STROP_INLINE bool strop_x##N##_half_within(strop_f16x##N a, float limit, size_t n) {                               \
+        const uint32_t lanes = (most) & 0xffffu >> (16 - 16 / (N) * n);                                                \
+        const float16x8_t far = vabsq_f16(vreinterpretq_f16_u16(a));                                                   \
+        uint32_t is;                                                                                                   \
+        __asm__("vcmp.f16 ge, %q1, %q2\n\tvmrs %0, p0"                                                                 \
+                : "=r"(is) : "t"(strop_x##N##_half_fill(limit, n)), "t"(far));                                         \
+        return (is & lanes) == lanes;                                                                                  \
+    }
+LANES_HALVES(4, 0x3333u)
+LANES_HALVES(8, 0xffffu)
+
+STROP_INLINE strop_f16x4 strop_x4_half(const uint16_t *p, ptrdiff_t stride, size_t n) {
+    return vreinterpretq_u16_u32(strop_x4_words(p, stride, n));
 }
-STROP_INLINE void strop_x4_store_f16(uint16_t *p, ptrdiff_t stride, strop_f32x4 v, size_t n) {
-    uint32x4_t bits; /* the upper half of each lane is anything */
-    __asm__("vcvtb.f16.f32 %q0, %q1" : "=t"(bits) : "t"(v));
-    strop_x4_store_words(p, stride, bits, n);
+STROP_INLINE void strop_x4_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x4 v, size_t n) {
+    strop_x4_store_words(p, stride, vreinterpretq_u32_u16(v), n);
 }
 
-/* N lanes as two halves of H. LEFT: of n lanes, how many the half has. */
-#define LEFT(H) (i ? n - (H) : n < (H) ? n : (H))
+/* Offsets have 16 bits: lanes that are further apart go one by one, as do those of a vector that is not full. */
+STROP_INLINE bool strop_x8_near(ptrdiff_t stride, size_t n) { return n == 8 && stride < 0x10000 / 8; }
+STROP_INLINE uint16x8_t strop_x8_places(ptrdiff_t stride) { return vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)stride); }
+
+STROP_INLINE strop_f16x8 strop_x8_half(const uint16_t *p, ptrdiff_t stride, size_t n) {
+    uint16x8_t y = vdupq_n_u16(0);
+    if (strop_x8_near(stride, n)) {
+        return stride == 1 ? vldrhq_u16(p) : vldrhq_gather_shifted_offset_u16(p, strop_x8_places(stride));
+    }
+#define LOAD(i) y = n > (i) ? vsetq_lane_u16(p[(i) * stride], y, i) : y;
+    LOAD(0) LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
+    return y;
+}
+STROP_INLINE void strop_x8_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x8 v, size_t n) {
+    if (strop_x8_near(stride, n)) {
+        if (stride == 1) {
+            vstrhq_u16(p, v);
+        } else {
+            vstrhq_scatter_shifted_offset_u16(p, strop_x8_places(stride), v);
+        }
+        return;
+    }
+#define STORE(i)                                                                                                       \
+    if (n > (i)) {                                                                                                     \
+        p[(i) * stride] = vgetq_lane_u16(v, i);                                                                        \
+    }
+    STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(7)
+}
+
+/* The lower (b) and upper (t) halves of words to floats, and back. */
+#define CONVERTED(half)                                                                                                \
+    STROP_INLINE strop_f32x4 strop_widen##half(uint16x8_t a) {                                                         \
+        strop_f32x4 y;                                                                                                 \
+        __asm__("vcvt" #half ".f32.f16 %q0, %q1" : "=t"(y) : "t"(a));                                                  \
+        return y;                                                                                                      \
+    }
+CONVERTED(b)
+CONVERTED(t)
+STROP_INLINE strop_f32x4 strop_x4_widen(strop_f16x4 a, size_t n) {
+    (void)n;
+    return strop_widenb(a);
+}
+STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
+    uint16x8_t y; /* the upper halves are anything */
+    (void)n;
+    __asm__("vcvtb.f16.f32 %q0, %q1" : "=t"(y) : "t"(a));
+    return y;
+}
+/* N lanes as two halves of H, each of lanes STEP apart from FIRST on, LEFT of n: the first ones and the rest, or where
+ * APART those at even and at odd places, as conversions from and to binary16 have eight. */
+#if defined(STROP_LANES_FLOATS)
+#define APART(H) false
+#else
+#define APART(H) ((H) == 4)
+#endif
+#define STEP(H) (APART(H) ? 2 : 1)
+#define FIRST(H) (APART(H) ? i : (H) * i)
+#define LEFT(H) (APART(H) ? (n + 1 - i) / 2 : i ? n - (H) : n < (H) ? n : (H))
 #define HALF(k, H, statement)                                                                                          \
     {                                                                                                                  \
         enum { i = (k) };                                                                                              \
-        if (n > (H) * i) {                                                                                             \
+        if (n > FIRST(H)) {                                                                                            \
             statement;                                                                                                 \
         }                                                                                                              \
     }
-#define EACH(N, H, element)                                                                                            \
+#define EACH(lanes, H, element)                                                                                        \
     {                                                                                                                  \
-        strop_f32x##N y;                                                                                               \
+        lanes y;                                                                                                       \
         HALF(0, H, y.half[i] = (element))                                                                              \
         HALF(1, H, y.half[i] = (element))                                                                              \
         return y;                                                                                                      \
     }
-#define LANES(N, H)                                                                                                    \
-    typedef struct strop_f32x##N { strop_f32x##H half[2]; } strop_f32x##N;                                             \
-    LANES_PAIR_MEMORY(N, H, load, store, float)                                                                        \
-    LANES_PAIR_MEMORY(N, H, load_u8, store_u8, uint8_t)                                                                \
-    LANES_PAIR_MEMORY(N, H, load_bf16, store_bf16, uint16_t)                                                           \
-    LANES_PAIR_MEMORY(N, H, load_f16, store_f16, uint16_t)                                                             \
-    STROP_INLINE strop_f32x##N strop_x##N##_fill(float a, size_t n)                                                    \
-        EACH(N, H, strop_x##H##_fill(a, LEFT(H)))                                                                      \
-    STROP_INLINE strop_f32x##N strop_x##N##_relu(strop_f32x##N a, size_t n)                                            \
-        EACH(N, H, strop_x##H##_relu(a.half[i], LEFT(H)))                                                              \
-    STROP_INLINE strop_f32x##N strop_x##N##_sqrt(strop_f32x##N a, size_t n)                                            \
-        EACH(N, H, strop_x##H##_sqrt(a.half[i], LEFT(H)))                                                              \
-    STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
+#define LANES_MADE(N, H, lanes, name, parameters, ...)                                                                 \
+    STROP_INLINE lanes strop_x##N##_##name parameters EACH(lanes, H, strop_x##H##_##name(__VA_ARGS__, LEFT(H)))
+
+/* What float32 and (half_) binary16 have alike. scalar: what fma_fvv multiplies with. */
+#define LANES_PAIR(N, H, lanes, kind, scalar)                                                                          \
+    LANES_MADE(N, H, lanes, kind##fill, (float a, size_t n), a)                                                        \
+    LANES_MADE(N, H, lanes, kind##relu, (lanes a, size_t n), a.half[i])                                                \
+    STROP_INLINE bool strop_x##N##_##kind##within(lanes a, float most, size_t n) {                                     \
         bool is = true;                                                                                                \
-        HALF(0, H, is &= strop_x##H##_within(a.half[i], most, LEFT(H)))                                                \
-        HALF(1, H, is &= strop_x##H##_within(a.half[i], most, LEFT(H)))                                                \
+        HALF(0, H, is &= strop_x##H##_##kind##within(a.half[i], most, LEFT(H)))                                        \
+        HALF(1, H, is &= strop_x##H##_##kind##within(a.half[i], most, LEFT(H)))                                        \
         return is;                                                                                                     \
     }                                                                                                                  \
-    LANES_PAIR_TWO(N, H, add)                                                                                          \
-    LANES_PAIR_TWO(N, H, sub)                                                                                          \
-    LANES_PAIR_TWO(N, H, mul)                                                                                          \
-    LANES_PAIR_TWO(N, H, div)                                                                                          \
-    LANES_PAIR_FMA(N, H, fma)                                                                                          \
-    LANES_PAIR_FMA(N, H, fnma)                                                                                         \
-    LANES_PAIR_PICK(N, H, gt)                                                                                          \
-    LANES_PAIR_PICK(N, H, ge)                                                                                          \
-    LANES_PAIR_PICK(N, H, eq)                                                                                          \
-    LANES_CLIPPED(N)
-
-#define LANES_PAIR_MEMORY(N, H, load, store, type)                                                                     \
-    STROP_INLINE strop_f32x##N strop_x##N##_##load(const type *p, ptrdiff_t stride, size_t n)                          \
-        EACH(N, H, strop_x##H##_##load(p + (H) * i * stride, stride, LEFT(H)))                                         \
-    STROP_INLINE void strop_x##N##_##store(type *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                     \
-        HALF(0, H, strop_x##H##_##store(p + (H) * i * stride, stride, v.half[i], LEFT(H)))                             \
-        HALF(1, H, strop_x##H##_##store(p + (H) * i * stride, stride, v.half[i], LEFT(H)))                             \
+    LANES_PAIR_TWO(N, H, lanes, kind##add)                                                                             \
+    LANES_PAIR_TWO(N, H, lanes, kind##sub)                                                                             \
+    LANES_PAIR_TWO(N, H, lanes, kind##mul)                                                                             \
+    LANES_PAIR_FMA(N, H, lanes, kind##fma, scalar)                                                                     \
+    LANES_PAIR_FMA(N, H, lanes, kind##fnma, scalar)                                                                    \
+    LANES_PAIR_PICK(N, H, lanes, kind##pick_gt)                                                                        \
+    LANES_PAIR_PICK(N, H, lanes, kind##pick_ge)                                                                        \
+    LANES_PAIR_PICK(N, H, lanes, kind##pick_eq)                                                                        \
+    LANES_CLIPPED(N, lanes, kind)
+#define LANES_PAIR_MEMORY(N, H, lanes, load, store, type)                                                              \
+    LANES_MADE(N, H, lanes, load, (const type *p, ptrdiff_t stride, size_t n), p + FIRST(H) * stride, STEP(H) * stride)\
+    STROP_INLINE void strop_x##N##_##store(type *p, ptrdiff_t stride, lanes v, size_t n) {                             \
+        HALF(0, H, strop_x##H##_##store(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))                  \
+        HALF(1, H, strop_x##H##_##store(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))                  \
     }
-#define LANES_PAIR_TWO(N, H, name)                                                                                     \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n)                         \
-        EACH(N, H, strop_x##H##_##name(a.half[i], b.half[i], LEFT(H)))                                                 \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name##_vf(strop_f32x##N a, float b, size_t n)                            \
-        EACH(N, H, strop_x##H##_##name##_vf(a.half[i], b, LEFT(H)))                                                    \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name##_fv(float a, strop_f32x##N b, size_t n)                            \
-        EACH(N, H, strop_x##H##_##name##_fv(a, b.half[i], LEFT(H)))
-#define LANES_PAIR_FMA(N, H, name)                                                                                     \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, strop_f32x##N c, size_t n)        \
-        EACH(N, H, strop_x##H##_##name(a.half[i], b.half[i], c.half[i], LEFT(H)))                                      \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name##_fvv(float a, strop_f32x##N b, strop_f32x##N c, size_t n)          \
-        EACH(N, H, strop_x##H##_##name##_fvv(a, b.half[i], c.half[i], LEFT(H)))
-#define LANES_PAIR_PICK(N, H, name)                                                                                    \
-    STROP_INLINE strop_f32x##N strop_x##N##_pick_##name(strop_f32x##N a, strop_f32x##N b, strop_f32x##N x,             \
-                                                        strop_f32x##N z, size_t n)                                     \
-        EACH(N, H, strop_x##H##_pick_##name(a.half[i], b.half[i], x.half[i], z.half[i], LEFT(H)))
+#define LANES_PAIR_TWO(N, H, lanes, name)                                                                              \
+    LANES_MADE(N, H, lanes, name, (lanes a, lanes b, size_t n), a.half[i], b.half[i])                                  \
+    LANES_MADE(N, H, lanes, name##_vf, (lanes a, float b, size_t n), a.half[i], b)                                     \
+    LANES_MADE(N, H, lanes, name##_fv, (float a, lanes b, size_t n), a, b.half[i])
+#define LANES_PAIR_FMA(N, H, lanes, name, scalar)                                                                      \
+    LANES_MADE(N, H, lanes, name, (lanes a, lanes b, lanes c, size_t n), a.half[i], b.half[i], c.half[i])              \
+    LANES_MADE(N, H, lanes, name##_fvv, (scalar a, lanes b, lanes c, size_t n), a, b.half[i], c.half[i])
+#define LANES_PAIR_PICK(N, H, lanes, name)                                                                             \
+    LANES_MADE(N, H, lanes, name, (lanes a, lanes b, lanes x, lanes z, size_t n), a.half[i], b.half[i], x.half[i],     \
+               z.half[i])
+
+#define LANES(N, H)                                                                                                    \
+    typedef struct strop_f32x##N { strop_f32x##H half[2]; } strop_f32x##N;                                             \
+    LANES_PAIR(N, H, strop_f32x##N, , float)                                                                           \
+    LANES_PAIR_TWO(N, H, strop_f32x##N, div)                                                                           \
+    LANES_MADE(N, H, strop_f32x##N, sqrt, (strop_f32x##N a, size_t n), a.half[i])                                      \
+    LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_u8, store_u8, uint8_t)                                                 \
+    LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_bf16, store_bf16, uint16_t)
+#define LANES_LONG(N, H)                                                                                               \
+    LANES(N, H)                                                                                                        \
+    LANES_PAIR_MEMORY(N, H, strop_f32x##N, load, store, float)
+#define LANES_LONG_HALF(N, H)                                                                                          \
+    typedef struct strop_f16x##N { strop_f16x##H half[2]; } strop_f16x##N;                                             \
+    LANES_PAIR(N, H, strop_f16x##N, half_, uint16_t)                                                                   \
+    LANES_PAIR_MEMORY(N, H, strop_f16x##N, half, half_store, uint16_t)                                                 \
+    LANES_MADE(N, H, strop_f32x##N, widen, (strop_f16x##N a, size_t n), a.half[i])                                     \
+    LANES_MADE(N, H, strop_f16x##N, half_round, (strop_f32x##N a, size_t n), a.half[i])
 
 LANES(8, 4)
-LANES(16, 8)
+STROP_INLINE strop_f32x8 strop_x8_load(const float *p, ptrdiff_t stride, size_t n) {
+    if (APART(4) && stride == 1 && n == 8) {
+        const float32x4x2_t both = vld2q_f32(p);
+        return (strop_f32x8){{both.val[0], both.val[1]}};
+    }
+    EACH(strop_f32x8, 4, strop_x4_load(p + FIRST(4) * stride, STEP(4) * stride, LEFT(4)))
+}
+STROP_INLINE void strop_x8_store(float *p, ptrdiff_t stride, strop_f32x8 v, size_t n) {
+    if (APART(4) && stride == 1 && n == 8) {
+        vst2q_f32(p, (float32x4x2_t){{v.half[0], v.half[1]}});
+        return;
+    }
+    HALF(0, 4, strop_x4_store(p + FIRST(4) * stride, STEP(4) * stride, v.half[i], LEFT(4)))
+    HALF(1, 4, strop_x4_store(p + FIRST(4) * stride, STEP(4) * stride, v.half[i], LEFT(4)))
+}
+LANES_LONG(16, 8)
 
-/* Numbers of binary16 only feed sums here, so they are widened when they are loaded. */
+#if !defined(STROP_LANES_FLOATS)
+LANES_LONG(32, 16)
+STROP_INLINE strop_f32x8 strop_x8_widen(strop_f16x8 a, size_t n) {
+    (void)n;
+    return (strop_f32x8){{strop_widenb(a), strop_wident(a)}};
+}
+STROP_INLINE strop_f16x8 strop_x8_half_round(strop_f32x8 a, size_t n) {
+    uint16x8_t y = strop_x4_half_round(a.half[0], n);
+    __asm__("vcvtt.f16.f32 %q0, %q1" : "+t"(y) : "t"(a.half[1]));
+    return y;
+}
+LANES_LONG_HALF(16, 8)
+LANES_LONG_HALF(32, 16)
+
+/* Numbers of binary16 that meet float32 are widened. */
 #define LANES_HALF(N)                                                                                                  \
-    typedef strop_f32x##N strop_f16x##N;                                                                               \
-    STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
-        return strop_x##N##_load_f16(p, stride, n);                                                                    \
+    STROP_INLINE strop_f32x##N strop_x##N##_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n) {                  \
+        return strop_x##N##_widen(strop_x##N##_half(p, stride, n), n);                                                 \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_f16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {               \
+        strop_x##N##_half_store(p, stride, strop_x##N##_half_round(v, n), n);                                          \
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
-        return strop_x##N##_add(a, b, n);                                                                              \
+        return strop_x##N##_add(a, strop_x##N##_widen(b, n), n);                                                       \
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
-        return strop_x##N##_sub(a, b, n);                                                                              \
+        return strop_x##N##_sub(a, strop_x##N##_widen(b, n), n);                                                       \
     }                                                                                                                  \
     LANES_FMA_HALF(N, fma)                                                                                             \
     LANES_FMA_HALF(N, fnma)
 #define LANES_FMA_HALF(N, name)                                                                                        \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c,            \
-                                                            size_t n) {                                                \
-        return strop_x##N##_##name(a, b, c, n);                                                                        \
+                                                         size_t n) {                                                   \
+        return strop_x##N##_##name(strop_x##N##_widen(a, n), strop_x##N##_widen(b, n), c, n);                          \
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c,             \
-                                                                size_t n) {                                            \
-        return strop_x##N##_##name##_fvv(strop_f16_float(a), b, c, n);                                                 \
+                                                             size_t n) {                                               \
+        return strop_x##N##_##name##_fvv(strop_f16_float(a), strop_x##N##_widen(b, n), c, n);                          \
     }
 LANES_HALF(4)
 LANES_HALF(8)
 LANES_HALF(16)
+LANES_HALF(32)
+#endif

@@ -77,7 +77,7 @@
     LANES_PICK(N, g, b, gt, vmfgt_vv)                                                                                  \
     LANES_PICK(N, g, b, ge, vmfge_vv)                                                                                  \
     LANES_PICK(N, g, b, eq, vmfeq_vv)                                                                                  \
-    LANES_CLIPPED(N)
+    LANES_CLIPPED(N, strop_f32x##N, )
 
 #define LANES_TWO(N, g, name, vv, vf, fv)                                                                              \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n) {                       \
@@ -225,7 +225,7 @@
     STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
         return strop_x##H##_within(a.low, most, FIRST(H)) && strop_x##H##_within(a.high, most, REST(H));               \
     }                                                                                                                  \
-    LANES_CLIPPED(N)
+    LANES_CLIPPED(N, strop_f32x##N, )
 
 #define FIRST(H) (n < (H) ? n : (H))
 #define REST(H) (n > (H) ? n - (H) : 0)

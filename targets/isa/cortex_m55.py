@@ -1,4 +1,4 @@
-"""Arm Cortex-M55 with FPU and Helium (M-profile vector extension): eight vector registers of four floats."""
+"""Arm Cortex-M55 with FPU and Helium (M-profile vector extension): eight registers of four float32 or eight float16."""
 
 from strop.targets.isa import Isa
 
@@ -9,7 +9,7 @@ ISA = Isa(
     name="cortex-m55",
     arch="thumb",
     fma=True,
-    tiling={"accumulators": 20, "rows": 4, "depth": 8, "lanes": 16, "registers": 8, "at_once": 4},
+    tiling={"accumulators": 20, "rows": 4, "depth": 8, "lanes": 16, "halves": 16, "registers": 8, "at_once": 4},
     lanes=4,
     flush=True,
     startup="startup_cortex_m.S",
@@ -23,5 +23,8 @@ ISA = Isa(
     gcc_prefix="arm-none-eabi-",
     gcc_package="gcc-arm-none-eabi",
     counter="instructions (25 MHz timer x 40 under QEMU's -icount shift=0); a vector instruction is one",
-    notes="Two registers hold 8 lanes, any distance apart. Vectors flush subnormals, scalars keep them.",
+    notes=(
+        "Two registers hold 8 lanes, any distance apart. Vectors flush float32 subnormals, scalars keep them; "
+        "vectors of float16 keep theirs."
+    ),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from strop.targets.toolchain import build_elf
 BOARDS = ("qemu-cortex-m55", "qemu-rv32v", "qemu-rv32v256")
 SOURCE = Path(__file__).with_name("lanes.c").read_text()
 FORMS = {"": "A, B", "_vf": "C, b.f[0]", "_fv": "b.f[0], C"}
+HALF_FORMS = {"": "HALVES(a.h), HALVES(b.h + 1)", "_vf": "HALVES(c.h + 1), b.f[0]", "_fv": "b.f[0], HALVES(c.h + 1)"}
 PRODUCTS = {
     "": "A, B", "_fvv": "a.f[0], B", "_f16": "HALVES(b.h), HALVES(b.h + 1)", "_f16_fvv": "b.h[0], HALVES(b.h + 1)",
 }  # fmt: skip
@@ -58,7 +59,32 @@ def floats(function: str, arguments: str, unit: str = "VECTOR", suffix: str = ""
     return name, f"FLOATS({name}, {unit}, strop_x8_{function}({arguments}, WIDTH))"
 
 
-CASES = dict(cases())
+def halves(function: str, arguments: str) -> tuple[str, str]:
+    """One with a vector of results in binary16."""
+    statement = f"strop_x8_half_store(y.h, 1, strop_x8_half_{function}({arguments}, WIDTH), WIDTH)"
+    return f"half_{function}", f"CASE(half_{function}, {statement}, half_bits(y.h[i], VECTOR))"
+
+
+def in_halves() -> Iterator[tuple[str, str]]:
+    """The cases that compute in binary16."""
+    for function in ("add", "sub", "mul"):
+        for form, operands in HALF_FORMS.items():
+            yield halves(function + form, operands)
+    for function in ("fma", "fnma"):
+        yield halves(function, "HALVES(a.h), HALVES(b.h + 1), HALVES(c.h + 1)")
+        yield halves(f"{function}_fvv", "b.h[1], HALVES(a.h), HALVES(c.h + 1)")
+    for function in ("pick_gt", "pick_ge", "pick_eq"):
+        yield halves(function, "HALVES(b.h + 1), HALVES(c.h + 1), HALVES(a.h), HALVES(b.h)")
+    yield halves("fill", "a.f[0]")
+    yield halves("relu", "HALVES(c.h + 1)")
+    yield halves("clipped", "HALVES(c.h + 1), 0x1p-13f")
+    yield halves("round", "C")
+    yield floats("widen", "HALVES(a.h)")
+    within = "strop_x8_half_within(HALVES(c.h + 1), 0x1.ffcp15f, 1 + t % WIDTH)"
+    yield "half_within", f"CASE(half_within, y.u[0] = {within}, y.u[0])"
+
+
+CASES = dict([*cases(), *in_halves()])
 
 
 @pytest.mark.parametrize("name", BOARDS)
