@@ -27,7 +27,8 @@ Strop = Callable[..., Any]
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    program = "import sys; from strop.host.cli import main; sys.exit(main())"
+    heeds = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # in the background a shell has it ignored
+    program = f"import signal, sys; {heeds}; from strop.host.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", program, *words], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -565,6 +565,7 @@ FORMULAS: dict[str, Formula] = {
     "squares": lambda g, a: torch.linalg.vector_norm(g)[None] ** 2,
     "clip_factor": clipped_norm,
     "scaled": lambda g, factor, a: factor * g,
+    "scale": lambda x, a: a["factor"] * x,
     "wrong_label": wrong_label,
     "embed_label": embed_label,
     "unit_rms": unit_rms,
