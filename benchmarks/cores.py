@@ -98,10 +98,9 @@ def measure(terminal: Terminal, rows: list[dict[str, Any]]) -> None:
 
 
 TEXT = """One training step by backprop, as above, with all tensors stored in a format (`--dtype`, `--rounding
-nearest`).
-Sums are float32, but for **sums too**, which is `--sums float16` on cores that compute in it. In parentheses: how
-many times fewer than in float32 on the same core. A vector instruction counts as one, so this says how much is issued,
-not how long a core takes over it.
+nearest`). Sums are float32, but for **sums too**, which is `--sums float16` on cores that compute in it. In
+parentheses: how many times fewer than in float32 on the same core. A vector instruction counts as one, so this says how
+much is issued, not how long a core takes over it.
 """
 
 HARTS = """`qemu-rv32imf-smp`, float32: instructions of the slowest hart. The bits do not depend on the number of harts.
