@@ -65,13 +65,13 @@ def _emulators() -> Iterator[Check]:
 
 
 def _compilers() -> Iterator[Check]:
-    """Every compiler, for every instruction set."""
+    """Every compiler, for every instruction set that strop has flags of it for."""
     isas = sorted({load_board(name).isa for name in board_names()})
     for family in FAMILIES:
         need = Need.ALWAYS if family == "zig" else Need.CHOICE
-        answers = {isa: _compiler(family, isa) for isa in isas}
+        answers = {isa: _compiler(family, isa) for isa in isas if family in load_isa(isa).flags}
         for answer in dict.fromkeys(answers.values()):
-            served = ", ".join(isa for isa in isas if answers[isa] == answer)
+            served = ", ".join(isa for isa, found in answers.items() if found == answer)
             yield Check(f"{family} for {served}", need, *answer)
 
 

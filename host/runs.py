@@ -144,7 +144,7 @@ def tools_used(board: "Board", toolchain: str) -> dict[str, str]:
     from strop.targets.toolchain import BARE_METAL, NUMERICS, SHARED, find_toolchain
 
     compiler = find_toolchain(toolchain, board.core)
-    flags = (*board.core.flags[compiler.family], *NUMERICS, *(SHARED if board.is_host else BARE_METAL))
+    flags = (*compiler.flags, *NUMERICS, *(SHARED if board.is_host else BARE_METAL))
     emulator = first_line(board.emulator.binary, "--version") if board.emulator else ""
     return {"compiler": compiler.version, "flags": " ".join(flags), "emulator": emulator}
 

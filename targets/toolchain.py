@@ -51,32 +51,59 @@ LINK_LIBRARIES = {"zig": (), "gcc": ("-nostdlib", "-lgcc")}
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A compiler found on this machine: its ``name`` as asked for, its ``family``, and the command that runs it."""
+    """A compiler found on this machine: its ``name`` as asked for, its ``family``, the command that runs it, and the
+    flags that choose the core, as this version spells them."""
 
     name: str
     family: str
     command: tuple[str, ...]
     version: str
+    flags: tuple[str, ...]
 
 
 def find_toolchain(name: str, isa: Isa) -> Toolchain:
     """Find a compiler that makes code for ``isa``.
 
-    Raises ToolchainError: an unknown name, or a missing program together with the command that installs it.
+    Raises ToolchainError: an unknown name, a missing program together with the command that installs it, or one that
+    is too old for the core.
     """
     family, _, number = name.partition("-")
     if family not in OWN_FLAGS or (number and (family == "zig" or not re.fullmatch(r"[\d.]+", number))):
         raise ToolchainError(f"there is no toolchain {name!r}", do=nearest(name, OWN_FLAGS))
     if family not in isa.flags:
-        raise ToolchainError(f"toolchain {name!r} makes no code for {isa.name}", do=nearest(name, isa.flags))
+        raise ToolchainError(f"{family} makes no code for {isa.name}", do=f"Choose {' or '.join(sorted(isa.flags))}")
     if family == "zig":
-        return Toolchain(name, family, (sys.executable, "-m", "ziglang", "cc"), f"zig {version('ziglang')}")
+        command = (sys.executable, "-m", "ziglang", "cc")
+        return Toolchain(name, family, command, f"zig {version('ziglang')}", isa.flags["zig"])
+    return _installed(name, family, isa)
+
+
+def _installed(name: str, family: str, isa: Isa) -> Toolchain:
+    """The gcc or clang of that name that knows the core. ``clang`` alone is the first one on PATH, or the newest."""
     program = f"{isa.gcc_prefix if family == 'gcc' else ''}{name}"
-    path = shutil.which(program) or (_newest_clang() if name == "clang" else None)
-    if path is None:
-        package = isa.gcc_package if name == "gcc" else "clang-19" if name == "clang" else name
+    paths = [path for path in (shutil.which(program), _newest_clang() if name == "clang" else None) if path]
+    package = isa.gcc_package if name == "gcc" else "clang-19" if name == "clang" else name
+    if not paths:
         raise ToolchainError(f"there is no compiler {program!r} on this machine", do=f"sudo apt-get install {package}")
-    return Toolchain(name, family, (path,), _version_line(path))
+    for path in paths:
+        if spelled := _spelled(path, isa.flags[family]):
+            return Toolchain(name, family, (path,), _version_line(path), spelled)
+    others = " or ".join(sorted(isa.flags.keys() - {family}))
+    what = f"{_version_line(paths[0])} makes no code for {isa.name}"
+    raise ToolchainError(what, do=f"Choose a newer one, or {others}")
+
+
+@cache
+def _spelled(path: str, flags: tuple[str, ...]) -> tuple[str, ...]:
+    """A core's flags as this compiler takes them; empty if it does not know the core.
+
+    Before version 17, LLVM has the CSR instructions in rv32i and no name for them.
+    """
+    for spelled in dict.fromkeys((flags, tuple(flag.replace("_zicsr", "") for flag in flags))):
+        command = [path, *spelled, "-E", "-x", "c", os.devnull]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return spelled
+    return ()
 
 
 def _newest_clang() -> str | None:
@@ -110,7 +137,7 @@ def build_elf(
     own += [FIRMWARE / "team.c"] if board.constants.get("harts", 1) > 1 else []
     everything = [*sources, *own]
     folders = [*includes, FIRMWARE]
-    flags = _flags(compiler, board.core, folders, [*board.defines, *defines]) + BARE_METAL
+    flags = _flags(compiler, folders, [*board.defines, *defines]) + BARE_METAL
     script = linker_script(board)
 
     def link(target: Path, folder: Path) -> None:
@@ -161,9 +188,8 @@ def build_shared(
     toolchain: str = "zig",
 ) -> Path:
     """Compile and link a shared library for this PC, with every instruction its CPU has, and return ``out``."""
-    isa = load_isa("host")
-    compiler = find_toolchain(toolchain, isa)
-    flags = (*_flags(compiler, isa, includes, defines), *SHARED)
+    compiler = find_toolchain(toolchain, load_isa("host"))
+    flags = (*_flags(compiler, includes, defines), *SHARED)
 
     def link(target: Path, _folder: Path) -> None:
         _run(compiler, [*flags, *map(str, sources), "-o", str(target)], "this PC")
@@ -171,10 +197,10 @@ def build_shared(
     return _cached(_key(compiler, flags, sources, includes, _cpu()), out, link)
 
 
-def _flags(compiler: Toolchain, isa: Isa, includes: Iterable[Path], defines: Iterable[str]) -> tuple[str, ...]:
+def _flags(compiler: Toolchain, includes: Iterable[Path], defines: Iterable[str]) -> tuple[str, ...]:
     search = (f"-I{folder}" for folder in includes)
     macros = (f"-D{macro}" for macro in defines)
-    return (*isa.flags[compiler.family], *OWN_FLAGS[compiler.family], *NUMERICS, *WARNINGS, *search, *macros)
+    return (*compiler.flags, *OWN_FLAGS[compiler.family], *NUMERICS, *WARNINGS, *search, *macros)
 
 
 def _run(compiler: Toolchain, arguments: Sequence[str], where: str) -> None:

@@ -170,7 +170,7 @@ def test_frames_agree_with_the_compilers_own_figures(board: Board, toolchain: st
 def _stack_usage(board: Board, toolchain: str, folder: Path) -> dict[str, int]:
     """Ask the compiler itself: gcc by a .su file, clang and zig by a section in the object."""
     compiler = find_toolchain(toolchain, board.core)
-    flags = [*board.core.flags[compiler.family], *OWN_FLAGS[compiler.family], *NUMERICS, *BARE_METAL]
+    flags = [*compiler.flags, *OWN_FLAGS[compiler.family], *NUMERICS, *BARE_METAL]
     ask = "-fstack-usage" if compiler.family == "gcc" else "-fstack-size-section"
     command = [*compiler.command, *flags, ask, "-c", "main.c", "-o", "main.o"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)

@@ -142,6 +142,36 @@ def test_clang_without_a_number_is_the_newest(tmp_path: Path, monkeypatch: pytes
     assert found.command == (str(tmp_path / "clang-19"),)
 
 
+def _compiler_that_knows(folder: Path, name: str, words: str) -> None:
+    """A compiler that refuses the word that a shell pattern finds among its arguments."""
+    (folder / name).write_text(f"#!/bin/sh\ncase $* in *{words}*) exit 1;; esac\necho {name} version\n")
+    (folder / name).chmod(0o755)
+
+
+def test_an_old_clang_is_spelled_to_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM 14, Debian 12's, has no word for the CSR instructions, and no vectors of half floats."""
+    _compiler_that_knows(tmp_path, "clang", "zicsr")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "-march=rv32imac" in find_toolchain("clang", load_isa("rv32imac")).flags
+    _compiler_that_knows(tmp_path, "clang-19", "nothing")
+    assert find_toolchain("clang-19", load_isa("rv32imac")).flags == load_isa("rv32imac").flags["clang"]
+
+
+def test_the_newest_clang_where_the_first_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compiler_that_knows(tmp_path, "clang", "zvfh")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match=r"clang version makes no code for rv32v\. Choose a newer one, or zig"):
+        find_toolchain("clang", load_isa("rv32v"))
+    _compiler_that_knows(tmp_path, "clang-19", "nothing")
+    assert find_toolchain("clang", load_isa("rv32v")).command == (str(tmp_path / "clang-19"),)
+    assert find_toolchain("clang", load_isa("rv32imf")).command == (str(tmp_path / "clang"),)
+
+
+def test_a_family_without_flags_for_a_core() -> None:
+    with pytest.raises(ToolchainError, match=r"gcc makes no code for rv32v\. Choose clang or zig"):
+        find_toolchain("gcc", load_isa("rv32v"))
+
+
 @pytest.mark.parametrize("family", ["zig", "gcc", "clang"])
 def test_a_shared_library_computes(family: str, tmp_path: Path) -> None:
     try:
