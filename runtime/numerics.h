@@ -208,16 +208,21 @@ static inline float strop_fmaf(float a, float b, float c) {
 #endif
 }
 
-/* Square root. sqrt(+-0) = +-0, sqrt(inf) = inf, sqrt(x < 0) = NaN. One instruction where the core has it. */
-/* The larger of x and +0; +0 for NaN and -0. RISC-V's fmax does exactly this; others compare. */
+/* The larger of x and +0; +0 for NaN and -0. RISC-V's fmax does exactly this; others compare. gcc makes a call of libm's
+ * fmaxf out of its builtin, for the sake of signalling NaNs: it is given the instruction. */
 static inline float strop_reluf(float x) {
-#if defined(__riscv_flen)
+#if defined(__riscv_flen) && defined(__clang__)
     return __builtin_fmaxf(x, 0.0f);
+#elif defined(__riscv_flen)
+    float larger;
+    __asm__("fmax.s %0, %1, %2" : "=f"(larger) : "f"(x), "f"(0.0f));
+    return larger;
 #else
     return x > 0.0f ? x : 0.0f;
 #endif
 }
 
+/* Square root. sqrt(+-0) = +-0, sqrt(inf) = inf, sqrt(x < 0) = NaN. One instruction where the core has it. */
 static inline float strop_sqrtf(float x) {
 #if STROP_HAS_SQRT
     return STROP_BUILTIN_SQRT(x);
