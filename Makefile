@@ -1,7 +1,7 @@
 # make demo | make test | make setup: each sets up all it needs on a fresh Debian or Ubuntu machine.
 #
-# Python packages go into .venv beside this file, with the versions of constraints.txt. QEMU comes from apt, only where
-# it is missing; that is the one step that wants root.
+# Python packages go into .venv beside this file, with the versions of constraints.txt. QEMU, gcc and
+# (for the tests) clang come from apt, only where they are missing; that is the one step that wants root.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,12 +10,12 @@ SETUP := .venv/.ready
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES := strop compiler host targets runtime firmware
 
-.PHONY: demo test setup system check format clean
+.PHONY: demo test setup system compilers check format clean
 
 demo: setup system
 	$(BIN)/strop demo
 
-test: setup system check
+test: setup system compilers check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 setup: $(SETUP)
@@ -27,10 +27,13 @@ $(SETUP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-system:
-	@missing=; command -v qemu-system-riscv32 >/dev/null || missing="$$missing qemu-system-misc"; \
-	command -v qemu-system-arm >/dev/null || missing="$$missing qemu-system-arm"; \
-	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+# program:package,package of each that may be missing; the other compilers are for the tests only.
+system: NEEDS = qemu-system-riscv32:qemu-system-misc qemu-system-arm:qemu-system-arm gcc:gcc,libc6-dev
+compilers: NEEDS = clang:clang ld.lld:lld
+
+system compilers:
+	@missing=; for need in $(NEEDS); do \
+	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need#*:} | tr , ' ')"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $$missing; }
 
 # The folders as the package they are installed as, so that mypy sees what users import.

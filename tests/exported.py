@@ -1,9 +1,17 @@
-"""What the example of an exported library says, by the twin."""
+"""What the example of an exported library says: by the twin, and on an emulated board."""
+
+import time
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import strop
 from strop.compiler.bundle import Bundle
+from strop.host.flash import runner_for
+from strop.host.transport import transport_for
+from strop.host.zoo import load_model
+from strop.targets.board import load_board
 
 ROUND = 20
 """Steps of a round of the example."""
@@ -33,3 +41,22 @@ def expected_lines(bundle: Bundle, rounds: int) -> list[str]:
         percent = right // ROUND
         lines.append(f"step {step + ROUND}: loss {loss // 1000}.{loss % 1000:03}, {percent} % right, saved")
     return lines
+
+
+def bundle_for(board: str) -> Bundle:
+    name, model, example = load_model("mlp-64-32-10")
+    return strop.build(model, example, name=name, rule="tpsgd", optimizer=strop.optim.SGD(lr=0.05), board=board)
+
+
+def lines_of(elf: Path, board: str, count: int) -> list[str]:
+    """The first lines of a program that says one for each byte; one that comes too early may be lost."""
+    with runner_for(load_board(board)).start(elf) as running:
+        port, said, end = transport_for(running.endpoint), b"", time.monotonic() + 60
+        port.open()
+        while (done := said.count(b"\n")) < count and time.monotonic() < end:
+            port.write(b"\n")
+            until = time.monotonic() + 3
+            while said.count(b"\n") == done and time.monotonic() < until:
+                said += port.read(0.2)
+        port.close()
+    return said.decode().splitlines()[:count]
