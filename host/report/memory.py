@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from strop.compiler.plan import Buffer, Plan
 
 WIDTH, PLOT, LEFT, TOP = 1120, 300, 96, 10
-LABELLED = 34
-"""Most ops whose names fit below the map."""
+LABELLED, LETTERS, SLANTED = 34, 24, 142
+"""Most ops whose names fit below the map, the longest name, and the height that it takes at 45 degrees."""
 LETTER, ROW = 6.4, 15
 """Width and height of a letter of a name."""
 
@@ -44,7 +44,7 @@ def arena(plan: "Plan") -> Html:
     buffers, ops = plan.arena[function], plan.program.functions()[function]
     size, most = plan.peak(function)
     labelled = len(ops) <= LABELLED
-    height = TOP + PLOT + (130 if labelled else 30)
+    height = TOP + PLOT + (SLANTED if labelled else 30)
     across, up = (WIDTH - LEFT - 10) / max(len(ops), 1), PLOT / max(size, 1)
     layers = list(dict.fromkeys(_layer(plan, buffer) for buffer in buffers))
     hues = {layer: (i * 360 // max(len(layers), 1) + 205) % 360 for i, layer in enumerate(layers)}
@@ -94,7 +94,7 @@ def _names(ops: Sequence["Op"], across: float) -> Iterator[Html]:
     for i, op in enumerate(ops):
         kinds = "+".join(dict.fromkeys(part.kind for part in op.parts))
         text = f"{op.loc.split(' ')[0]}: {kinds}" if op.loc else kinds
-        shown = text if len(text) <= 26 else text[:25] + "…"
+        shown = text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
         x, y = f"{LEFT + (i + 0.6) * across:.1f}", TOP + PLOT + 14
         yield tag("text", tag("title", text), shown, x=x, y=y, text_anchor="end", transform=f"rotate(-45 {x} {y})")
 
