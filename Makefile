@@ -1,7 +1,7 @@
 # make demo | make test | make setup: each sets up all it needs on a fresh Debian or Ubuntu machine.
 #
-# Python packages go into .venv beside this file, with the versions of constraints.txt. QEMU, gcc and
-# (for the tests) clang come from apt, only where they are missing; that is the one step that wants root.
+# Python packages go into .venv beside this file, with the versions of constraints.txt. QEMU, gcc and,
+# for the tests, clang and OpenOCD come from apt, only where they are missing; that is the one step that wants root.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,12 +10,12 @@ SETUP := .venv/.ready
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES := strop compiler host targets runtime firmware
 
-.PHONY: demo test setup system compilers check format clean
+.PHONY: demo test setup system peers check format clean
 
 demo: setup system
 	$(BIN)/strop demo
 
-test: setup system compilers check
+test: setup system peers check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 setup: $(SETUP)
@@ -27,11 +27,11 @@ $(SETUP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# program:package,package of each that may be missing; the other compilers are for the tests only.
+# program:package,package of each that may be missing; what comes second is for the tests only.
 system: NEEDS = qemu-system-riscv32:qemu-system-misc qemu-system-arm:qemu-system-arm gcc:gcc,libc6-dev
-compilers: NEEDS = clang:clang ld.lld:lld
+peers: NEEDS = clang:clang ld.lld:lld openocd:openocd
 
-system compilers:
+system peers:
 	@missing=; for need in $(NEEDS); do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need#*:} | tr , ' ')"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $$missing; }
