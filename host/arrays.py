@@ -27,7 +27,7 @@ def read_npz(path: Path, do: str) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive.items())
     except DAMAGED as error:
-        raise DataError(f"the file cannot be read, perhaps it is truncated: {error}", where=str(path), do=do) from error
+        raise DataError("the file is damaged or cut short, or no .npz", where=str(path), do=do) from error
 
 
 def real(stored: Array) -> Array:
@@ -84,8 +84,5 @@ def read_weights(path: Path) -> dict[str, Array]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {name: tensor.numpy() for name, tensor in state.items()}
     except Exception as error:  # torch raises a dozen kinds, according to which byte is wrong
-        raise DataError(f"the file holds no weights: {_first_line(error)}", where=str(path), do=advice) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+        what = "the file holds no weights, or is damaged or cut short"
+        raise DataError(what, where=str(path), do=advice) from error

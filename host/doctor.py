@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from strop.errors import ToolchainError
+from strop.host.flash import flash_tools
+from strop.host.flash.tool import found
 from strop.host.runs import PACKAGES, first_line, installed
 from strop.targets.board import board_names, load_board
 from strop.targets.isa import load_isa
@@ -44,7 +46,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Look for everything that some verb needs."""
-    return [*_packages(), *_emulators(), *_compilers(), _cache(), _ports()]
+    return [*_packages(), *_emulators(), *_compilers(), *_flash_tools(), _cache(), _ports()]
 
 
 def works(checks: list[Check]) -> bool:
@@ -81,6 +83,14 @@ def _compiler(family: str, isa: str) -> tuple[str, str]:
         return find_toolchain(family, load_isa(isa)).version, ""
     except ToolchainError as error:
         return "", error.do
+
+
+def _flash_tools() -> Iterator[Check]:
+    """Those that some board's description names; one for each board is enough."""
+    boards = [load_board(name) for name in board_names()]
+    for kind in flash_tools():
+        if served := [board.name for board in boards if kind.claims(board)]:
+            yield Check(f"{kind.name} for {', '.join(served)}", Need.BOARDS, found(kind.binary), kind.get)
 
 
 def _cache() -> Check:

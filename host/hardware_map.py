@@ -37,11 +37,18 @@ def read_map(path: Path) -> list[Instance]:
         raise UsageError(f"the hardware map cannot be read: {error.strerror}", where=str(path),
                          do="Write one with: strop list --write-map map.yml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"the hardware map is not YAML: {reason}", where=str(path)) from error
+        advice = "Compare it with the map that strop list --write-map writes"
+        raise UsageError(f"the hardware map is not YAML: {_complaint(error)}", where=str(path), do=advice) from error
     if not isinstance(entries, list | None):
         raise UsageError("a hardware map is a list of entries", where=str(path), do="Begin each entry with a dash")
     return _distinct([_entry(entry, path, number) for number, entry in enumerate(entries or [], 1)], path)
+
+
+def _complaint(error: Exception) -> str:
+    """What is wrong, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def _entry(entry: Any, path: Path, number: int) -> Instance:
@@ -55,6 +62,9 @@ def _entry(entry: Any, path: Path, number: int) -> Instance:
         if value is not None:
             values[key] = _value(key, value, where)
     instance = Instance(**values)
+    known = (UNKNOWN, *board_names())
+    if instance.board not in known and not instance.board.endswith(".toml"):
+        raise UsageError(f"there is no board {instance.board!r}", where=where, do=nearest(instance.board, known))
     return instance if instance.id else replace(instance, id=instance.probe or instance.serial)
 
 

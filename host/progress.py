@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 log = logging.getLogger("strop")
 
-BAR_SECONDS, LINE_SECONDS = 0.1, 5.0
-"""Time between two updates of a bar, and between two lines of a log."""
+BAR_SECONDS, LINE_SECONDS, STAGE_SECONDS = 0.1, 5.0, 2.0
+"""Time between two updates of a bar, between two lines of a log, and between two that name a stage."""
 LOG_WIDTH = 100
 """Columns of output that goes to a file or pipe."""
 WINDOW = 100
@@ -108,13 +108,16 @@ class Terminal:
         """Show that something without a count goes on; yields a function that takes the name of each stage."""
         shown = self._progress and self.err.is_terminal
         lines = self._progress and not shown and not self.verbose
+        due = 0.0  # the first stage at once, later ones now and then
         with self.err.status(title) if shown else nullcontext() as status:
 
             def stage(name: str) -> None:
+                nonlocal due
                 log.debug("%s: %s", title, name)
                 if status is not None:
                     status.update(f"{title}: {name}")
-                elif lines:
+                elif lines and time.monotonic() >= due:
+                    due = time.monotonic() + STAGE_SECONDS
                     self.err.print(f"{title}: {name}", markup=False, highlight=False, soft_wrap=True)
 
             yield stage

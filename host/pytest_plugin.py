@@ -186,6 +186,7 @@ def firmware(board: "Board", request: pytest.FixtureRequest) -> "Firmware":
     """`firmware(model, example=None, rule=…, …)`: a bundle for the board, built once however many tests want it."""
     from strop.host.hil import Firmware
 
+    logging.getLogger("torch.__trace").propagate = False  # for torch's own files; pytest would show it at each failure
     return Firmware(board, _desk(request.config).bundles)
 
 

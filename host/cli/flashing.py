@@ -91,13 +91,13 @@ def reset(shared: Shared, tools: Tools, restart: Restart = False, runner: Tool =
 
 
 def _target(shared: Shared, board: "Board", runner: str, dry_run: bool) -> "Instance | None":
-    """The board to flash; None for an emulator. A dry run needs none to be there."""
+    """The board to flash; None for an emulator. A dry run needs none to be there, but one that a map has."""
     from strop.host.instances import Instance, MissingBoardError
 
     try:
         return instance_of(board, shared, hardware=runner not in ("", "qemu"))
     except MissingBoardError:
-        if not dry_run:
+        if not dry_run or shared.hardware_map:
             raise
         return Instance(board.name, shared.id, probe=shared.id)
 

@@ -69,7 +69,9 @@ def train(
         with shared.terminal.meter("train", stop, done=training.step) as meter:
             training.run(stop, meter)
         result = _leave(run, device, training, meter.rate)
-    return Outcome(result, lambda out: facts(out, result))
+    shown = {name: f"{value:,} {bundle.board.counter.unit}" if name == "cost_per_step" else value
+             for name, value in result.items()}  # fmt: skip
+    return Outcome(result, lambda out: facts(out, shown))
 
 
 @verb("eval")

@@ -52,7 +52,8 @@ def _zipped(made: Mapping[str, str], out: Path, *, force: bool) -> Path:
 
 def _write_folder(made: Mapping[str, str], folder: Path, *, force: bool) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-        raise UsageError(f"{folder} exists and is not empty", do="Name another folder, or add --force to replace it")
+        what = f"{folder} exists and is {'not empty' if folder.is_dir() else 'a file'}"
+        raise UsageError(what, do="Name another folder, or add --force to replace it")
     _made(folder.parent)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
@@ -64,11 +65,13 @@ def _write_folder(made: Mapping[str, str], folder: Path, *, force: bool) -> None
                 folder.rename(Path(temporary) / "old")
             new.rename(folder)
     except OSError as error:
-        raise UsageError(f"the folder cannot be written: {error}", where=str(folder), do="Name another") from error
+        what = f"the folder cannot be written: {error.strerror}"
+        raise UsageError(what, where=str(folder), do="Name another") from error
 
 
 def _made(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder cannot be made: {error}", where=str(folder), do="Name another") from error
+        what = f"the folder cannot be made: {error.strerror}"
+        raise UsageError(what, where=str(folder), do="Name another") from error

@@ -7,11 +7,11 @@ from types import ModuleType
 
 from strop.errors import FlashError
 from strop.host.flash.base import Ability, Runner, Running
-from strop.host.flash.tool import found
+from strop.host.flash.tool import Tool, found
 from strop.host.instances import Instance
 from strop.targets.board import Board
 
-__all__ = ["Ability", "Runner", "Running", "runner_for", "runner_names"]
+__all__ = ["Ability", "Runner", "Running", "flash_tools", "runner_for", "runner_names"]
 
 
 @cache
@@ -20,6 +20,12 @@ def _modules() -> dict[str, ModuleType]:
     names = [item.name for item in pkgutil.iter_modules(__path__)]
     modules = {name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "open_runner")}
+
+
+def flash_tools() -> list[type[Tool]]:
+    """Every flash tool, by name; emulators are none."""
+    kinds = [module.open_runner for _, module in sorted(_modules().items())]
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Tool)]
 
 
 def runner_names(board: Board) -> tuple[str, ...]:

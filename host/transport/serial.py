@@ -3,6 +3,8 @@
 A device may be followed by its rate: ``/dev/ttyUSB0@921600``; without one it is 115200 baud.
 """
 
+import os
+
 import serial
 
 from strop.host.transport.base import WRITE_TIMEOUT, PortClosedError, Transport
@@ -34,7 +36,8 @@ class SerialTransport:
             port.open()
             self._port = port
         except (serial.SerialException, OSError, ValueError) as error:
-            raise PortClosedError(f"the port cannot be opened: {error}", where=self._url,
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise PortClosedError(f"the port cannot be opened: {reason}", where=self._url,
                                   do="Check the cable, the name, your right to use it, and that no other program "
                                      "has it open") from error
 

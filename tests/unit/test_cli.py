@@ -109,7 +109,7 @@ def test_usage_errors(strop: Any, words: tuple[str, ...], message: str) -> None:
         (("train", "digits-cnn", "--weights", "nothing.pt"), "nothing.pt"),
         (("train", "digits-cnn", "--toolchain", "zog"), "Did you mean 'zig'"),
         (("monitor",), "--port"),
-        (("monitor", "--port", "/dev/ttyNothing"), "/dev/ttyNothing"),
+        (("monitor", "--port", "/dev/ttyNothing"), "cannot be opened: No such file or directory (/dev/ttyNothing)."),
         (("run", "mlp-64-32-10"), "--board"),
         (("profile", "mlp-64-32-10"), "counts no instructions"),
         (("weights", "pull", "mlp-64-32-10", "--out", "w.txt"), ".npz"),
@@ -129,6 +129,21 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(strop: Any, words: tuple[
         assert not list(Path().iterdir())
 
 
+def test_damaged_weights_are_told_in_a_sentence(strop: Any) -> None:
+    end = "is damaged or cut short"
+    complaints = {"half.pt": f"holds no weights, or {end}", "half.npz": f"{end}, or no .npz"}
+    for name, complaint in complaints.items():
+        Path(name).write_bytes(b"PK\x03\x04 and no more")
+        answer = strop("eval", "mlp-64-32-10", "--weights", name)
+        assert f"error: the file {complaint} ({name}). Give a .npz" in answer.err
+
+
+def test_a_log_names_stages_now_and_then(strop: Any) -> None:
+    lines = strop("analyze", "mlp-64-32-10").err.splitlines()
+    assert lines[0] == "building mlp-64-32-10: capture"
+    assert len(lines) < 8, "there are seventeen stages, most of them short"
+
+
 def test_boards(strop: Any) -> None:
     found = {board["name"]: board for board in strop("boards", "--json").document["boards"]}
     assert set(found) >= {"host", "qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f"}
@@ -139,11 +154,14 @@ def test_boards(strop: Any) -> None:
 
 def test_doctor_tells_how_to_get_what_is_missing(strop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert strop("doctor", "--json").document["ok"]
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     answer = strop("doctor", "--json")
     assert answer.status == 1
     missing = {check["what"]: check["get"] for check in answer.document["checks"] if not check["ok"]}
     assert missing["qemu-system-riscv32"] == "sudo apt-get install qemu-system-misc"
+    assert missing["picotool for pico2-arm, pico2-riscv"].startswith("sudo apt-get install picotool")
+    (gcc,) = [what for what in missing if what.startswith("gcc") and "rv32imac" in what]
+    assert "rv32v" not in gcc.split(", "), "gcc is not missing where strop has no flags for it"
 
 
 def test_train_leaves_a_whole_run(strop: Any) -> None:

@@ -117,7 +117,7 @@ def test_bad_npz(tmp_path: Path, changes: dict[str, np.ndarray], message: str) -
 def test_truncated_npz(tmp_path: Path, size: int) -> None:
     path = Path(save(tmp_path))
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(DataError, match=r"cannot be read.*truncated.*data\.npz"):
+    with pytest.raises(DataError, match=r"damaged or cut short.*data\.npz"):
         load_data(str(path), ROW)
 
 
@@ -126,7 +126,7 @@ def test_damaged_npz(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is damaged"):
         load_data(str(path), ROW)
 
 

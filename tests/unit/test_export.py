@@ -188,6 +188,8 @@ def test_keeps_other_peoples_files(bundle: Bundle, tmp_path: Path) -> None:
     export(bundle, folder, force=True)
     assert not (folder / "thesis.tex").exists()
     assert list(tmp_path.iterdir()) == [folder], "nothing half made stays behind"
+    with pytest.raises(UsageError, match="exists and is a file"):
+        export(bundle, folder / "LICENSE")
     (tmp_path / "a.zip").write_text("x")
     with pytest.raises(UsageError, match="exists"):
         export(bundle, tmp_path / "a.zip")

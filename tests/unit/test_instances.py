@@ -165,7 +165,8 @@ def test_a_map_chooses_by_board_and_id(plug: Plug, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- board: [", "not YAML"),
+        ("- board: [", "not YAML: line 1: .*write-map"),
+        ("- {board: microbit}\n- {board: microbitt}", "entry 2.*Did you mean 'microbit'"),
         ("board: microbit", "list of entries"),
         ("- serial: /dev/ttyACM0", "entry 1.*"),
         ("- {board: microbit}\n- {board: microbit, sreial: x}", "entry 2.*Did you mean 'serial'"),
@@ -241,5 +242,8 @@ def test_flash_prints_the_command_to_paste(
     assert Path(load.split()[-1]).is_file()
     assert run([*words, "--runner", "picotool", "--json"]) == 1
     assert "openocd, pyocd" in json.loads(capsys.readouterr().out)["error"]["do"]
+    (tmp_path / "map.yml").write_text("- {id: left, board: nucleo-f446re, serial: /dev/ttyACM4}\n")
+    assert run([*words, "--hardware-map", "map.yml", "--id", "right"]) == 1
+    assert "no connected board nucleo-f446re with id right" in capsys.readouterr().err
     assert run([word for word in words if word != "--dry-run"]) == 1
     assert "no board nucleo-f446re is plugged in" in capsys.readouterr().err
