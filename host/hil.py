@@ -182,4 +182,4 @@ def _first_element(ours: Array, expected: Array) -> str:
     if not len(places):
         return "equal by now"
     index = tuple(int(i) for i in np.unravel_index(places[0], ours.shape))
-    return f"element {index} is {ours[index]}, not {expected[index]}; {len(places)} of {ours.size} differ"
+    return f"element {index} is {ours[index]!s}, not {expected[index]!s}; {len(places)} of {ours.size} differ"

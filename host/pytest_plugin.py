@@ -6,6 +6,7 @@ option or fixture that a project has defined itself stays the project's. docs/ha
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -186,7 +187,8 @@ def firmware(board: "Board", request: pytest.FixtureRequest) -> "Firmware":
     """`firmware(model, example=None, rule=…, …)`: a bundle for the board, built once however many tests want it."""
     from strop.host.hil import Firmware
 
-    logging.getLogger("torch.__trace").propagate = False  # for torch's own files; pytest would show it at each failure
+    if "TORCH_TRACE" not in os.environ:  # nobody wants torch's trace of a capture, but pytest shows it at each failure
+        logging.getLogger("torch.__trace").disabled = True
     return Firmware(board, _desk(request.config).bundles)
 
 

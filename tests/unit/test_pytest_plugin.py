@@ -230,7 +230,7 @@ def test_a_difference_names_step_tensor_and_log(tmp_path: Path) -> None:
         strop.assert_same_bits(device, good, x, y)
     said = str(error.value)
     assert "bench and its twin differ after step 7, first in tensor 2.bias of layer 2: element (3,) is" in said
-    assert re.search(r"1 of 10 differ; log: .*strop\.log$", said)
+    assert re.search(r"is -?0\.\d{1,10}, not -?0\.\d{1,10}; 1 of 10 differ; log: .*strop\.log$", said)
 
     device.marked = np.full(64, 9, np.float32)
     device.reset()
@@ -249,6 +249,20 @@ def test_a_difference_names_step_tensor_and_log(tmp_path: Path) -> None:
 def _reset(device: Device) -> Device:
     device.reset()
     return device
+
+
+def test_a_failure_shows_no_trace_of_torch(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from torch import nn, zeros
+
+        def test_it(firmware):
+            firmware(nn.Linear(4, 2), zeros(1, 4), rule="backprop")
+            assert False, "on purpose"
+    """)
+    result = pytester.runpytest_subprocess("-p", "strop")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*on purpose*"])
+    result.stdout.no_fnmatch_line("*torch.__trace*")
 
 
 def test_the_ten_lines_of_the_guide(pytester: pytest.Pytester) -> None:
