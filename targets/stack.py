@@ -150,6 +150,11 @@ class _Walk:
         return bisect_right(pointed, self._entry) < bisect_right(pointed, self._end - 1)
 
 
+RECURSION = (
+    "Nothing on a board may recurse. A jump table in gcc's soft-float library may look like it: choose --toolchain zig"
+)
+
+
 def deepest(code: Code, entry: int) -> tuple[int, tuple[Link, ...]]:
     """Return the worst stack in bytes from ``entry`` on, and the chain of calls that reaches it."""
     done: dict[int, tuple[int, tuple[Link, ...]]] = {}
@@ -161,9 +166,8 @@ def deepest(code: Code, entry: int) -> tuple[int, tuple[Link, ...]]:
         name = code.names.get(function, hex(function))
         if function in path:
             circle = [code.names.get(f, hex(f)) for f in path[path.index(function) :]]
-            raise ToolchainError(
-                f"the program calls itself: {' -> '.join([*circle, name])}", do="Nothing on a board may recurse"
-            )
+            what = f"the program calls itself: {' -> '.join([*circle, name])}"
+            raise ToolchainError(what, do=RECURSION)
         if function not in done:
             path.append(function)
             done[function] = _deepest_of(frame_of(code, function), name, code, visit)

@@ -11,12 +11,13 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 import strop
-from strop.errors import PlanError, SessionError
+from strop.errors import PlanError, SessionError, ToolchainError
 from strop.host.cli import run
 from strop.host.firmware import elf
 from strop.host.zoo import load_model
 from strop.targets.board import Board, board_names, load_board
 from strop.targets.elf import measure, reached
+from strop.targets.toolchain import find_toolchain
 
 OWNED = [name for name in board_names() if load_board(name).runners]
 LARGEST = {"stm32vldiscovery": "mlp-64-16-10"}  # of this family of networks; elsewhere mlp-64-32-10 fits
@@ -60,6 +61,16 @@ def test_every_board_links_and_fits(name: str) -> None:
     assert sizes.ram <= ram.length
     assert ("interrupt" in [link.function for link in sizes.stack_chain]) == ("uart_irq" in board.constants)
     check_boot(Image(program, board))
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("name", [name for name in board_names() if not load_board(name).is_host])
+def test_every_board_links_with_the_other_compilers(name: str, compiler: str) -> None:
+    try:
+        find_toolchain(compiler, load_board(name).core)
+    except ToolchainError as missing:
+        pytest.skip(str(missing))
+    assert elf(bundle_of("mlp-64-16-10", name), toolchain=compiler).stat().st_size
 
 
 def check_boot(image: Image) -> None:

@@ -115,7 +115,7 @@ _Noreturn void strop_port_exit(int status) {
     const uint32_t reason[2] = {0x20026, (uint32_t)status}; /* ADP_Stopped_ApplicationExit */
     register uint32_t operation __asm__("a0") = 0x20;      /* SYS_EXIT_EXTENDED */
     register const uint32_t *argument __asm__("a1") = reason;
-    __asm__ volatile(".option push\n\t.option norvc\n\t"
+    __asm__ volatile(".balign 4\n\t.option push\n\t.option norvc\n\t" /* from there to 16 fit whole nops */
                      "la t0, 1f\n\tcsrw mtvec, t0\n\t"
                      ".balign 16\n\tslli zero, zero, 0x1f\n\tebreak\n\tsrai zero, zero, 7\n"
                      "1:\tj 1b\n\t.option pop"

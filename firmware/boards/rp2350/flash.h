@@ -17,10 +17,15 @@ typedef int (*rom_flash_op_t)(uint32_t flags, uint32_t address, uint32_t bytes, 
 typedef rom_flash_op_t (*rom_lookup_t)(uint32_t code, uint32_t kind);
 
 #ifndef ROM_LOOKUP /* its address is a half-word at a fixed place */
+/* The asm hides the place from gcc, which takes the first page of memory for an array without elements. */
+static inline uint32_t rom_half_word(uint32_t place) {
+    __asm__("" : "+r"(place));
+    return *(const volatile uint16_t *)place;
+}
 #if defined(__riscv)
-#define ROM_LOOKUP ((rom_lookup_t)(uint32_t)(*(const volatile uint16_t *)0x7DFA))
+#define ROM_LOOKUP ((rom_lookup_t)rom_half_word(0x7DFA))
 #else
-#define ROM_LOOKUP ((rom_lookup_t)(uint32_t)(*(const volatile uint16_t *)0x16))
+#define ROM_LOOKUP ((rom_lookup_t)rom_half_word(0x16))
 #endif
 #endif
 #if defined(__riscv)
