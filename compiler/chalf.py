@@ -214,6 +214,9 @@ class HalfPrinter(VectorPrinter):
 
     def half(self, node: Any) -> str:
         """C of a vector of halves."""
+        return self._before(node, "f16", self._made_half)
+
+    def _made_half(self, node: Any) -> str:
         kind = type(node).__name__
         if is_half(node) and self._is_vector(node):
             return self._half(node)
@@ -254,11 +257,11 @@ class HalfPrinter(VectorPrinter):
             return self._call("half_relu", argument)
         return f"{function}_half_x{width_of(int(self.count))}({argument}, {self.count})"
 
-    def vector(self, node: Any) -> str:
-        """C of a vector of floats: sums in halves are widened."""
+    def _vector(self, node: Any) -> str:
+        """Sums in halves are widened."""
         if type(node).__name__ == "TensorLoad" and node.source in self.halves:
             return self._call("widen", self._element(node.source, node.indices))
-        return super().vector(node)
+        return super()._vector(node)
 
 
 class HalfSumPrinter(HalfPrinter):

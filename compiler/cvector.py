@@ -4,9 +4,11 @@ A loop over lanes holds stores only. What its variable does not occur in stays a
 loaded from the lanes' places, any distance apart. What has no vector form is a LowerError: the kernel stays scalar.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from math import prod
+from re import findall
 from typing import Any
 
 from strop.compiler.cprint import ATOM, BINARY, NARROW, Printer, literal
@@ -37,7 +39,8 @@ class VectorPrinter(Printer):
 
     lane: the variable of the loop being printed.  prefix, count: of its functions, and how many lanes it has.
     tiles: of each register tile of vectors, the distance of lanes in it, and how many they are.  single: registers that
-    each lane has one of.
+    each lane has one of.  around: of the loops of a map around a statement, outermost first, the variable, the place
+    before it and its depth.  written: names of what these loops write.
     """
 
     lane: Any = None
@@ -49,6 +52,8 @@ class VectorPrinter(Printer):
         self.undeclared: dict[Any, tuple[Any, int, int, bool]] = {}
         self.single: dict[Any, str] = {}
         self.bound: list[Any] = []
+        self.around: list[tuple[Any, int, int]] = []
+        self.written: frozenset[str] = frozenset()
 
     @contextmanager
     def _lanes(self, loop: Any) -> Iterator[Any]:
@@ -64,11 +69,48 @@ class VectorPrinter(Printer):
             self.lane = None
 
     def _For(self, node: Any) -> None:
-        if not is_lanes(node):
+        if is_lanes(node):
+            with self._lanes(node) as body:
+                self.statement(body)
+            return
+        names = () if self.around else self._stored(node)
+        if names is None:
             super()._For(node)
             return
-        with self._lanes(node) as body:
-            self.statement(body)
+        self.written |= frozenset(names)
+        self.around.append((node.loop_var, len(self.lines), self.depth))
+        self.lines.append("")
+        super()._For(node)
+        self.around.pop()
+        if not self.around:
+            self.written = frozenset()
+
+    def _stored(self, node: Any) -> frozenset[str] | None:
+        """Names of what loops around vectors of a map store to; None of any other statement."""
+        kind = type(node).__name__
+        if kind == "SeqStmt":
+            parts = [self._stored(part) for part in node.seq]
+            return None if None in parts else frozenset().union(*(part or () for part in parts))
+        if kind == "For":
+            return self._stored(node.body)
+        in_memory = kind == "BufferStore" and node.buffer in self.buffers and not self._in_registers(node.buffer)
+        return frozenset([self.buffers[node.buffer]]) if in_memory else None
+
+    def _before(self, node: Any, element: str, make: Callable[[Any], str]) -> str:
+        """C of a vector, or the name that it gets before the loops of a map that do not change it."""
+        steady = list(takewhile(lambda loop: not self.bounds.depends(node, loop[0]), reversed(self.around)))
+        if not steady or type(node).__name__ == "FloatImm" or any(self.bounds.depends(node, var) for var in self.bound):
+            return make(node)
+        around, self.around = self.around, []
+        text = make(node)
+        self.around = around
+        if not self.written.isdisjoint(findall(r"\w+", text)):
+            return text
+        _, at, depth = steady[-1]
+        name = self._fresh("fixed")
+        line = f"{'    ' * depth}const strop_{element}x{width_of(int(self.count))} {name} = {text};"
+        self.lines[at] += "\n" * bool(self.lines[at]) + line
+        return name
 
     def _guard(self, node: Any) -> str | None:
         """Of a loop over lanes: what guards its only store."""
@@ -187,6 +229,9 @@ class VectorPrinter(Printer):
 
     def vector(self, node: Any) -> str:
         """C of a vector. A scalar is spread over all lanes."""
+        return self._before(node, "f32", self._vector)
+
+    def _vector(self, node: Any) -> str:
         _check(node.ty.dtype)
         if type(node).__name__ == "FloatImm":
             return self._call("fill", literal(float(node.value)))

@@ -137,12 +137,11 @@ LANES_APART(div_vf, (strop_f32x4 a, float b, size_t n), a[i] / b)
 LANES_APART(div_fv, (float a, strop_f32x4 b, size_t n), a / b[i])
 LANES_APART(sqrt, (strop_f32x4 a, size_t n), strop_sqrtf(a[i]))
 
-/* Not `le`, which is true of NaN. */
+/* `lt` is true of NaN, too. */
 STROP_INLINE bool strop_x4_within(strop_f32x4 a, float most, size_t n) {
-    const uint32_t lanes = 0xffffu >> (16 - 4 * n); /* a predicate has four bits a lane */
-    uint32_t is;
-    __asm__("vcmp.f32 ge, %q1, %q2\n\tvmrs %0, p0" : "=r"(is) : "t"(vdupq_n_f32(most)), "t"(vabsq_f32(a)));
-    return (is & lanes) == lanes;
+    uint32_t beyond;
+    __asm__("vcmp.f32 lt, %q1, %q2\n\tvmrs %0, p0" : "=r"(beyond) : "t"(vdupq_n_f32(most)), "t"(vabsq_f32(a)));
+    return (n < 4 ? beyond & 0xffffu >> (16 - 4 * n) : beyond) == 0; /* a predicate has four bits a lane */
 }
 
 STROP_INLINE strop_f32x4 strop_x4_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {
@@ -177,10 +176,10 @@ typedef uint16x8_t strop_f16x4, strop_f16x8;
     STROP_INLINE bool strop_x##N##_half_within(strop_f16x##N a, float limit, size_t n) {                               \
         const uint32_t lanes = (most) & 0xffffu >> (16 - 16 / (N) * n);                                                \
         const float16x8_t far = vabsq_f16(vreinterpretq_f16_u16(a));                                                   \
-        uint32_t is;                                                                                                   \
-        __asm__("vcmp.f16 ge, %q1, %q2\n\tvmrs %0, p0"                                                                 \
-                : "=r"(is) : "t"(strop_x##N##_half_fill(limit, n)), "t"(far));                                         \
-        return (is & lanes) == lanes;                                                                                  \
+        uint32_t beyond;                                                                                               \
+        __asm__("vcmp.f16 lt, %q1, %q2\n\tvmrs %0, p0"                                                                 \
+                : "=r"(beyond) : "t"(strop_x##N##_half_fill(limit, n)), "t"(far));                                     \
+        return (lanes < 0xffffu ? beyond & lanes : beyond) == 0;                                                       \
     }
 LANES_HALVES(4, 0x3333u)
 LANES_HALVES(8, 0xffffu)

@@ -58,6 +58,14 @@ def test_few_registers_hold_long_vectors_or_many(columns: int, lanes: int, sums:
     assert body.count(f"_fill(0.0f, {lanes})") == sums
 
 
+def test_what_the_loops_of_a_map_do_not_change_is_computed_before_them() -> None:
+    body = kernel("batch_norm", (1, 24, 5, 5), *[(24,)] * 4, lanes=8)
+    around, _, within = body.rpartition("for (int")
+    assert "strop_x8_mul(" in around
+    assert "strop_x8_mul(" not in within
+    assert "strop_x8_fma(" in within
+
+
 def test_what_has_no_vector_form_stays_scalar() -> None:
     assert "strop_x" not in kernel("tanh", (1, 64), lanes=32)
     assert kernel("tanh", (1, 64), lanes=32) == kernel("tanh", (1, 64))
