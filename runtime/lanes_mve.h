@@ -329,7 +329,8 @@ STROP_INLINE strop_f32x8 strop_x8_load(const float *p, ptrdiff_t stride, size_t 
 }
 STROP_INLINE void strop_x8_store(float *p, ptrdiff_t stride, strop_f32x8 v, size_t n) {
     if (APART(4) && stride == 1 && n == 8) {
-        vst2q_f32(p, (float32x4x2_t){{v.half[0], v.half[1]}});
+        const float32x4x2_t both = {{v.half[0], v.half[1]}};
+        vst2q_f32(p, both);
         return;
     }
     HALF(0, 4, strop_x4_store(p + FIRST(4) * stride, STEP(4) * stride, v.half[i], LEFT(4)))
