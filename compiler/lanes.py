@@ -160,8 +160,10 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
 
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
     """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
-    rows, columns = sch.get_loops(sch.get_sblock(anchor.name))
-    count, beside = abreast(extent_of(sch, columns), tiling)
+    block = sch.get_sblock(anchor.name)
+    rows, columns = sch.get_loops(block)
+    rounds = str(sch.get(block).writes[0].source.dtype) == "bfloat16"  # by several instructions, on several registers
+    count, beside = abreast(extent_of(sch, columns), tiling, 4 if rounds else 1)
     band, lane = _split_lanes(sch, columns, count)
     band, pair = sch.split(band, [None, beside])
     rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
@@ -173,12 +175,12 @@ def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling
         _map(sch, stage, tiling, Lanes.LAST)
 
 
-def abreast(extent: int, tiling: Tiling) -> tuple[int, int]:
-    """Lanes of vectors and how many side by side: fewest instructions a column, inputs in registers beside a weight."""
+def abreast(extent: int, tiling: Tiling, others: int = 1) -> tuple[int, int]:
+    """Lanes of vectors and how many side by side: fewest instructions a column, inputs in registers beside others."""
 
     def beside(lanes: int) -> int:
         groups = tiling.registers // -(-lanes // tiling.register)
-        return divisor(extent // lanes, max(1, groups - 1))
+        return divisor(extent // lanes, max(1, groups - min(others, groups // 2)))
 
     def cost(pair: tuple[int, int]) -> tuple[float, int]:
         lanes, count = pair
