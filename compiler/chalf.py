@@ -30,6 +30,7 @@ class HalfPrinter(VectorPrinter):
 
     sums: whether sums too may be in halves.  terms: of each register tile of sums that may be, the most terms of one.
     open: of each tile that is being summed in halves, the names of those sums by the sums they will be added to.
+    words: panels that hold halves, one a word.
     """
 
     sums = False
@@ -39,6 +40,7 @@ class HalfPrinter(VectorPrinter):
         self.terms: dict[Any, int] = {}
         self.halves: set[Any] = set()
         self.open: dict[Any, dict[str, str]] = {}
+        self.words: set[Any] = set()
 
     def _SeqStmt(self, node: Any) -> None:
         """Look ahead at what becomes of each register tile."""
@@ -138,6 +140,10 @@ class HalfPrinter(VectorPrinter):
             self._target(node)  # declares it
         if self.lane is None:
             super()._assign(node, value)
+        elif self.sums and node.buffer in self.panels and is_half(value):
+            self.words.add(node.buffer)
+            place = self._lanes_of(node.buffer, node.indices)
+            self._line(f"{self.prefix}_half_spread({place}, {self.half(value)}, {self.count});")
         elif node.buffer in self.halves or (node.buffer in self.open and self._sum_of(node, value)):
             target = self._partial(node)
             self._line(f"{target} = {self._half_sum(target, value)};")
@@ -169,10 +175,19 @@ class HalfPrinter(VectorPrinter):
         a, b = product.a, product.b
         if not self._is_vector(b):
             a, b = b, a
+        if self._of_panels(a) and a.source in self.words:
+            word = super()._of_panel(a.source, a.indices[0], "_words")
+            read = self._once(f"strop_f16x{width_of(int(self.count))}", self.half(b))
+            return self._call(f"{name}_fvv", word, read, rest)
         if not self._is_vector(a):
             bits = self.expression(a.value) if is_half(a) else f"strop_f16_bits({self.expression(a)})"
             return self._call(f"{name}_fvv", bits, self.half(b), rest)
         return self._call(name, self.half(a), self.half(b), rest)
+
+    def _of_panel(self, buffer: Any, index: Any, suffix: str = "") -> str:
+        if buffer not in self.words:
+            return super()._of_panel(buffer, index, suffix)
+        return f"strop_f16_float((uint16_t){super()._of_panel(buffer, index, '_words')})"
 
     def _multiply_add(self, name: str, product: Any, rest: str) -> str:
         """In float32, of a product of halves that are made of others."""
@@ -214,6 +229,9 @@ class HalfPrinter(VectorPrinter):
 
     def half(self, node: Any) -> str:
         """C of a vector of halves."""
+        return self._before(node, "f16", self._made_half)
+
+    def _made_half(self, node: Any) -> str:
         kind = type(node).__name__
         if is_half(node) and self._is_vector(node):
             return self._half(node)
@@ -254,11 +272,11 @@ class HalfPrinter(VectorPrinter):
             return self._call("half_relu", argument)
         return f"{function}_half_x{width_of(int(self.count))}({argument}, {self.count})"
 
-    def vector(self, node: Any) -> str:
-        """C of a vector of floats: sums in halves are widened."""
+    def _vector(self, node: Any) -> str:
+        """Sums in halves are widened."""
         if type(node).__name__ == "TensorLoad" and node.source in self.halves:
             return self._call("widen", self._element(node.source, node.indices))
-        return super().vector(node)
+        return super()._vector(node)
 
 
 class HalfSumPrinter(HalfPrinter):

@@ -4,8 +4,9 @@ A loop over lanes holds stores only. What its variable does not occur in stays a
 loaded from the lanes' places, any distance apart. What has no vector form is a LowerError: the kernel stays scalar.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from math import prod
 from typing import Any
 
@@ -14,6 +15,9 @@ from strop.errors import LowerError
 
 VECTORIZED = 2
 """TVM's kind of a loop over lanes."""
+
+PANEL = "local.panel"
+"""TVM's scope of numbers that a kernel keeps on the stack. Two neighbours are read at once."""
 
 WIDTHS = (4, 8, 16, 32, 64, 128)
 """Lanes of the types in runtime/lanes.h."""
@@ -37,7 +41,9 @@ class VectorPrinter(Printer):
 
     lane: the variable of the loop being printed.  prefix, count: of its functions, and how many lanes it has.
     tiles: of each register tile of vectors, the distance of lanes in it, and how many they are.  single: registers that
-    each lane has one of.
+    each lane has one of.  around: of the loops of a map around a statement, outermost first, the variable, the place
+    before it and its depth.  fixed: by that place and their C, the names of vectors that are made there.  panels: rows
+    of numbers on the stack.  read: by its C, the name of what products with those read in this block of statements.
     """
 
     lane: Any = None
@@ -49,6 +55,10 @@ class VectorPrinter(Printer):
         self.undeclared: dict[Any, tuple[Any, int, int, bool]] = {}
         self.single: dict[Any, str] = {}
         self.bound: list[Any] = []
+        self.around: list[tuple[Any, int, int]] = []
+        self.fixed: dict[tuple[int, str], str] = {}
+        self.panels: set[Any] = set()
+        self.read: dict[str, str] = {}
 
     @contextmanager
     def _lanes(self, loop: Any) -> Iterator[Any]:
@@ -64,11 +74,42 @@ class VectorPrinter(Printer):
             self.lane = None
 
     def _For(self, node: Any) -> None:
-        if not is_lanes(node):
+        if is_lanes(node):
+            with self._lanes(node) as body:
+                self.statement(body)
+            return
+        if not self.around and not self._is_map(node):
             super()._For(node)
             return
-        with self._lanes(node) as body:
-            self.statement(body)
+        self.around.append((node.loop_var, len(self.lines), self.depth))
+        self.lines.append("")
+        super()._For(node)
+        self.around.pop()
+
+    def _is_map(self, node: Any) -> bool:
+        """Whether all that a statement does is to store vectors: then nothing that it reads is changed by it before."""
+        kind = type(node).__name__
+        if kind == "SeqStmt":
+            return all(map(self._is_map, node.seq))
+        if kind == "For":
+            return self._is_map(node.body)
+        return kind == "BufferStore" and node.buffer in self.buffers and not self._in_registers(node.buffer)
+
+    def _before(self, node: Any, element: str, make: Callable[[Any], str]) -> str:
+        """C of a vector, or the name that it gets before the loops of a map that do not change it."""
+        steady = list(takewhile(lambda loop: not self.bounds.depends(node, loop[0]), reversed(self.around)))
+        if not steady or type(node).__name__ == "FloatImm" or any(self.bounds.depends(node, var) for var in self.bound):
+            return make(node)
+        around, self.around = self.around, []
+        text = make(node)
+        self.around = around
+        _, at, depth = steady[-1]
+        if (at, text) not in self.fixed:
+            self.fixed[at, text] = self._fresh("fixed")
+            kind = f"const strop_{element}x{width_of(int(self.count))}"
+            line = f"{'    ' * depth}{kind} {self.fixed[at, text]} = {text};"
+            self.lines[at] += "\n" * bool(self.lines[at]) + line
+        return self.fixed[at, text]
 
     def _guard(self, node: Any) -> str | None:
         """Of a loop over lanes: what guards its only store."""
@@ -98,6 +139,9 @@ class VectorPrinter(Printer):
 
     def _AllocBuffer(self, node: Any) -> None:
         """A register tile is declared when its first use has shown whether it is one of vectors."""
+        if str(node.buffer.scope()) == PANEL:
+            self._panel(node.buffer)
+            return
         self.undeclared[node.buffer] = (node, len(self.lines), self.depth, self.lane is not None)
         self.lines.append("")
 
@@ -111,6 +155,37 @@ class VectorPrinter(Printer):
         else:
             self._vectors(node, index)
         (lines[at],), self.lines, self.depth = self.lines, lines, here
+
+    def _panel(self, buffer: Any) -> None:
+        """Declare a panel, with room for a neighbour of the last number."""
+        self.panels.add(buffer)
+        self.buffers[buffer] = self._fresh(str(buffer.name).replace("_local", ""))
+        self._line(f"float {self.buffers[buffer]}[{_size(buffer) + 1}];")
+
+    def _of_panel(self, buffer: Any, index: Any, suffix: str = "") -> str:
+        """A number of a panel, which is read together with its neighbour. suffix: of the function that reads."""
+        pair, name = self.bounds.pair(index), self.buffers[buffer]
+        first, second = pair or (index, False)
+        where = f"{name} + {self.expression(first, BINARY['Add'][1])}"
+        two = self._once(f"strop_two{suffix}", f"strop_load_two{suffix}({where})")
+        return f"{two}.{'second' if second else 'first'}"
+
+    def _once(self, kind: str, text: str) -> str:
+        """The name of what products read several times: compilers take a pair's reading for one that changes memory."""
+        if text not in self.read:
+            self.read[text] = self._fresh("read")
+            self._line(f"const {kind} {self.read[text]} = {text};")
+        return self.read[text]
+
+    def _block(self, head: str, body: Any) -> None:
+        before, self.read = self.read, {}  # names of what a block reads end with it
+        super()._block(head, body)
+        self.read = before
+
+    def _guarded(self, condition: str, parts: Iterable[Any]) -> None:
+        before, self.read = self.read, {} if condition else self.read
+        super()._guarded(condition, parts)
+        self.read = before
 
     def _one_a_lane(self, node: Any) -> None:
         _check_register(node.buffer.dtype)
@@ -131,6 +206,8 @@ class VectorPrinter(Printer):
 
     def _element(self, buffer: Any, indices: Any) -> str:
         (index,) = indices
+        if buffer in self.panels:
+            return self._of_panel(buffer, index)
         if buffer in self.undeclared:
             self._declare(buffer, index)
         if buffer in self.single:
@@ -187,6 +264,9 @@ class VectorPrinter(Printer):
 
     def vector(self, node: Any) -> str:
         """C of a vector. A scalar is spread over all lanes."""
+        return self._before(node, "f32", self._vector)
+
+    def _vector(self, node: Any) -> str:
         _check(node.ty.dtype)
         if type(node).__name__ == "FloatImm":
             return self._call("fill", literal(float(node.value)))
@@ -243,8 +323,14 @@ class VectorPrinter(Printer):
         if not self._is_vector(b):
             a, b = b, a
         if not self._is_vector(a):
-            return self._call(f"{name}_fvv", self.expression(a), self.vector(b), rest)
+            factor, vector = self.expression(a), self.vector(b)
+            if self._of_panels(a):
+                vector = self._once(f"strop_f32x{width_of(int(self.count))}", vector)
+            return self._call(f"{name}_fvv", factor, vector, rest)
         return self._call(name, self.vector(a), self.vector(b), rest)
+
+    def _of_panels(self, node: Any) -> bool:
+        return type(node).__name__ == "TensorLoad" and node.source in self.panels
 
     def _multiply_halves(self, name: str, a: Any, b: Any, rest: str) -> str:
         """The product of two binary16 numbers from memory, which need not be widened before."""

@@ -7,7 +7,7 @@ runtime's numerics.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from re import findall, sub
+from re import findall, search, sub
 
 import numpy as np
 
@@ -471,7 +471,7 @@ def vectors(kernels: Iterable[Kernel], *, flush: bool) -> str:
     bodies = [kernel.body for kernel in kernels]
     if not any("strop_x" in body for body in bodies):
         return ""
-    floats = flush and not any("f16" in body or "_half" in body for body in bodies)
+    floats = flush and not any(search(r"(?<!b)f16|_half", body) for body in bodies)
     return (FLUSH if flush else "") + (FLOATS if floats else "") + '#include "lanes.h"\n'
 
 

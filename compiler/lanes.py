@@ -7,9 +7,11 @@ then differs between lanes. Loads and stores may have any distance between lanes
 from collections.abc import Sequence
 from enum import Enum, auto
 from math import prod
+from re import findall
 from typing import Any
 
 from strop.compiler.chalf import TERMS
+from strop.compiler.cvector import PANEL
 from strop.compiler.schedules import (
     Stage,
     Tiling,
@@ -56,7 +58,8 @@ def arrange_lanes(
 
     Raises LowerError where no axis has enough outputs.
     """
-    runs = nests(sch, inline(sch, stages))
+    panel = _paneled(sch, stages, tiling, lanes)
+    runs = nests(sch, inline(sch, [stage for stage in stages if stage is not panel]))
     if outer and len(runs) == 2 and runs[0][0].reduces:
         _sweep(sch, runs[0], runs[1], tiling)
         return
@@ -67,12 +70,33 @@ def arrange_lanes(
         if prod(anchor.shape) < FEW:
             _scalar(sch, [anchor, *followers])
         elif anchor.reduces:
-            _reduction(sch, anchor, followers, tiling, lane_axis(anchor.shape, lanes), half=half)
+            axis = lane_axis(anchor.shape, lanes)
+            _reduction(sch, anchor, followers, tiling, axis, half=half, panel=panel)
         elif outer and len(anchor.shape) == 2:
             _columns(sch, anchor, followers, tiling)
         else:
             for stage in (anchor, *followers):
                 _map(sch, stage, tiling, lanes)
+
+
+def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes) -> Stage | None:
+    """The operand of an image's sum that is widened beforehand: all lanes share it."""
+    sums = [stage for stage in stages if stage.reduces]
+    if not tiling.panel or len(sums) != 1 or len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW:
+        return None
+    block = sch.get_sblock(sums[0].name)
+    own = _own(sch, block, lane_axis(sums[0].shape, lanes))
+    found = [stage for stage in stages if stage.widens and stage.name in sums[0].reads and stage.name not in own]
+    whole = "if_then_else" in str(sch.get(block))  # padding lies in it
+    return found[0] if len(found) == 1 and not (whole and prod(found[0].shape) > tiling.panel) else None
+
+
+def _own(sch: Any, block: Any, axis: int) -> list[str]:
+    """Names of the operands that are others for each output along an axis."""
+    realized = sch.get(block)
+    var = str(realized.iter_vars[axis].var)
+    places = {str(read.source.name): [str(each.min) for each in read.region] for read in realized.reads}
+    return [name for name, place in places.items() if var in findall(r"\w+", " ".join(place))]
 
 
 def _scalar(sch: Any, run: Sequence[Stage]) -> None:
@@ -136,10 +160,12 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
 
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
     """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
-    rows, columns = sch.get_loops(sch.get_sblock(anchor.name))
-    band, lane = _split_lanes(sch, columns, _longest(tiling, 2), tiling)
-    held = tiling.registers * tiling.register // (2 * extent_of(sch, lane))  # an input and a weight of each
-    band, pair = sch.split(band, [None, divisor(extent_of(sch, band), max(1, min(2, held)))])
+    block = sch.get_sblock(anchor.name)
+    rows, columns = sch.get_loops(block)
+    rounds = str(sch.get(block).writes[0].source.dtype) == "bfloat16"  # by several instructions, on several registers
+    count, beside = abreast(extent_of(sch, columns), tiling, 4 if rounds else 1)
+    band, lane = _split_lanes(sch, columns, count)
+    band, pair = sch.split(band, [None, beside])
     rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
     sch.reorder(band, rows, turn, pair, lane)
     for loop in (turn, pair):
@@ -147,6 +173,21 @@ def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling
     sch.vectorize(lane)
     for stage in followers:
         _map(sch, stage, tiling, Lanes.LAST)
+
+
+def abreast(extent: int, tiling: Tiling, others: int = 1) -> tuple[int, int]:
+    """Lanes of vectors and how many side by side: fewest instructions a column, inputs in registers beside others."""
+
+    def beside(lanes: int) -> int:
+        groups = tiling.registers // -(-lanes // tiling.register)
+        return divisor(extent // lanes, max(1, groups - min(others, groups // 2)))
+
+    def cost(pair: tuple[int, int]) -> tuple[float, int]:
+        lanes, count = pair
+        return (3 * count * -(-lanes // tiling.at_once) + 2) / (count * lanes), -lanes
+
+    lengths = {_whole_lanes(extent, most, tiling) for most in range(FEW, _longest(tiling, 2) + 1)}
+    return min(((lanes, beside(lanes)) for lanes in lengths), key=cost)
 
 
 def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling: Tiling) -> None:
@@ -173,19 +214,25 @@ def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling:
 
 
 def _reduction(
-    sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, axis: int, *, half: bool = False
+    sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, axis: int, *, half: bool = False,
+    panel: Stage | None = None,
 ) -> None:
     """A tile of vectors of sums in registers; what follows reads them there."""
     block, parts = sch.get_sblock(anchor.name), partable(sch, [anchor, *followers])
+    own = max(1, len(_own(sch, block, axis)))
     copies = registers(sch, block, anchor)
     spatial, reduce = loops_of(sch, block)
-    spatial[axis], lane = _split_lanes(sch, spatial[axis], _best(sch, spatial, anchor, axis, tiling))
+    spatial[axis], lane = _split_lanes(sch, spatial[axis], _best(sch, spatial, anchor, axis, tiling, own, panel))
     width = extent_of(sch, lane)
     reduce, depth = unrolled_tail(sch, reduce, _short_depth(sch, reduce) if half else tiling.depth)
     if half:
         reduce = _short(sch, block, reduce)
-    outer, tile = _tile(sch, spatial, anchor, axis, _room(width, tiling), depth)
+    outer, tile = _tile(sch, spatial, anchor, axis, _room(width, tiling, own), depth)
+    if panel:
+        outer.append(outer.pop(axis))
     sch.reorder(*outer, *reduce, *tile, lane)
+    if panel:
+        _widen_beforehand(sch, panel, outer, tiling)
     for loop in tile:
         sch.unroll(loop)
     for loop in (outer[-1], *(reduce[-2:-1] if depth > 1 else ())) if parts else ():
@@ -197,6 +244,32 @@ def _reduction(
     *tile, lane = sch.get_loops(init)[len(outer) :]
     for loop in tile:
         sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def _widen_beforehand(sch: Any, panel: Stage, outer: Sequence[Any], tiling: Tiling) -> None:
+    """Widen what all turns of the last loop read of an operand, in a row on the stack, before that loop.
+
+    Where it is read, as without a panel, if there is one turn, or it is too large, or makes no vectors.
+    """
+    block, most = sch.get_sblock(panel.name), _longest(tiling, 4)
+    whole = prod(panel.shape) <= tiling.panel
+    if not whole:
+        sch.compute_at(block, outer[-2], preserve_unit_loops=True)
+    own = sch.get_loops(block)[0 if whole else len(outer) - 1 :]
+    extents = [extent_of(sch, loop) for loop in own]
+    first = next((i for i, extent in enumerate(extents) if extent > 1), 0)
+    if extents[first + 1 :] == list(panel.shape[first + 1 :]):
+        loop = sch.fuse(*own[first:])  # they lie in a row
+    else:
+        loop = own.pop(max(range(len(own)), key=extents.__getitem__))
+        sch.reorder(*own, loop)
+    shared = extent_of(sch, outer[-1]) > 1 and prod(extents) <= tiling.panel
+    if not shared or _whole_lanes(extent_of(sch, loop), most, tiling) < FEW:
+        sch.compute_inline(block)
+        return
+    sch.set_scope(block, 0, PANEL)
+    _, lane = _split_lanes(sch, loop, most, tiling)
     sch.vectorize(lane)
 
 
@@ -254,16 +327,22 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
         sch.vectorize(last)
 
 
-def _best(sch: Any, spatial: Sequence[Any], anchor: Stage, axis: int, tiling: Tiling) -> int:
-    """Lanes of a reduction with the fewest instructions a product: the longer, the fewer vectors are side by side."""
+def _best(
+    sch: Any, spatial: Sequence[Any], anchor: Stage, axis: int, tiling: Tiling, own: int, panel: Stage | None
+) -> int:
+    """Lanes of a reduction with the fewest instructions a product: the longer, the fewer vectors are side by side.
+
+    own: operands that are vectors; another is a scalar, of a panel two at once.
+    """
     shares = [extent_of(sch, spatial[a]) for a in anchor.hints.tile if a != axis]
 
     def cost(lanes: int) -> float:
         instructions = -(-lanes // tiling.at_once)
-        tile = prod(tile_factors(shares, _room(lanes, tiling), 1, slides=False))
-        return (2 * instructions + tile * (1 + instructions)) / (tile * lanes)  # an operand and its address; the other
+        tile = prod(tile_factors(shares, _room(lanes, tiling, own), 1, slides=False))
+        other = 2 * instructions if own > 1 else 0.5 if panel else 1
+        return (2 * instructions + tile * (other + instructions)) / (tile * lanes)  # an operand and its address
 
-    extent, longest = extent_of(sch, spatial[axis]), _longest(tiling, 2)
+    extent, longest = extent_of(sch, spatial[axis]), _longest(tiling, 1 + own)
     lengths = {lane_count(extent, most) for most in range(tiling.register, longest + 1)}
     return min(sorted(lengths, reverse=True), key=cost)
 
@@ -274,10 +353,10 @@ def _longest(tiling: Tiling, vectors: int) -> int:
     return max(tiling.register, min(tiling.lanes, 1 << fit.bit_length() - 1))
 
 
-def _room(width: int, tiling: Tiling) -> int:
-    """Vectors of sums that fit beside one operand."""
+def _room(width: int, tiling: Tiling, operands: int = 1) -> int:
+    """Vectors of sums that fit beside operands."""
     whole = 1 << (width - 1).bit_length()
-    return max(1, tiling.registers * tiling.register // max(tiling.register, whole) - 1)
+    return max(1, tiling.registers * tiling.register // max(tiling.register, whole) - operands)
 
 
 def _tile(sch: Any, spatial: list[Any], anchor: Stage, axis: int, room: int, depth: int) -> tuple[list[Any], list[Any]]:

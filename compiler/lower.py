@@ -128,9 +128,11 @@ class Expressions:
         if not dtype.narrow:
             return tensor
         factor = self._model("unscale") if dtype.dynamic else 1.0
-        return self.compute(
+        wide = self.compute(
             tensor.shape, lambda *i: _times(tirx.Cast(dtype.accumulator, tensor[i]), factor), f"{tensor.op.name}_wide"
         )
+        self.stages[wide.op] = replace(self.stages[wide.op], widens=True)
+        return wide
 
     def scaled(self, tensor: Any, exponent: int) -> Any:
         """A tensor times 2^exponent."""
@@ -401,6 +403,17 @@ class Bounds:
     def depends(self, node: Any, var: Any) -> bool:
         """Whether a variable occurs in an expression."""
         return any(var.same_as(other) for other in tirx.analysis.undefined_vars(node))
+
+    def pair(self, index: Any) -> tuple[Any, bool] | None:
+        """The first of two neighbours that an index is one of, and whether it is the second.
+
+        By its parity, or by that of its constant where no other index comes before; else None.
+        """
+        known = self.analyzer.modular_set(index)
+        *_, constant = sym.detect_linear_equation(index, tirx.analysis.undefined_vars(index)) or (0,)
+        second = bool(int(constant if int(known.coeff) % 2 else known.base) % 2)
+        first = self.analyzer.simplify(index - int(second))
+        return (first, second) if int(known.coeff) % 2 == 0 or self.not_negative(first) else None
 
     def lanes(self, index: Any, lane: Any) -> tuple[int, Any]:
         """(a, b) of an index that is a * lane + b. Raises LowerError for one that is not."""

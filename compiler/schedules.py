@@ -26,7 +26,7 @@ class Tiling:
     rows of the band in each turn of the loop.  lanes: floats in the longest vector of a kernel, 1 for scalars only.
     halves: lanes of a kernel that computes in binary16, 0 where the core does not.  registers, register: vector
     registers, and floats in each.  at_once: lanes of one vector instruction, at most.  harts: cores that share out each
-    kernel, at most.
+    kernel, at most.  panel: numbers of an operand in 16 bits that a kernel may widen beforehand, on the stack.
     """
 
     accumulators: int = 8
@@ -42,6 +42,7 @@ class Tiling:
     register: int = 4
     at_once: int = 64
     harts: int = 1
+    panel: int = 0
 
     def rows_of(self, length: int) -> int:
         """Rows of `length` floats to walk side by side."""
@@ -58,6 +59,7 @@ class Stage:
     shape: of its tensors.  reduces: whether it has reduction axes.  results: for each tensor it computes, whether that
     is a result of the kernel.  hints: of the op it belongs to.  reads: the steps it reads.
     kept: an element is computed once and held in a register, because a result and other steps are made of it.
+    widens: it is an operand that rests in 16 bits.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Stage:
     hints: Hints = NO_HINTS
     reads: frozenset[str] = frozenset()
     kept: bool = False
+    widens: bool = False
 
     @property
     def result(self) -> bool:

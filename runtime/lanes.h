@@ -15,7 +15,7 @@
  *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
  *   operands that were widened before, because widening is exact. Functions whose names begin with half_ compute in
  *   binary16: each result is rounded once, subnormals are kept, and float operands are rounded to binary16 before.
- *   widen and half_round convert. On a board this takes Zvfh or Helium, and so do load_f16 and store_f16. Code that
+ *   widen and half_round convert. half_spread stores each as the lower half of a word, `stride` words apart. On a board this takes Zvfh or Helium, and so do load_f16 and store_f16. Code that
  *   uses none of it may define STROP_LANES_FLOATS before it includes this, and is then spared what it costs.
  *
  * FLUSHING
@@ -34,6 +34,10 @@
 #include "numerics.h"
 
 #define STROP_INLINE static inline __attribute__((always_inline, unused))
+
+/* Two neighbours in memory, floats or what half_spread stored: of those the upper halves of words are anything. */
+typedef struct { float first, second; } strop_two;
+typedef struct { uint32_t first, second; } strop_two_words;
 
 /* Lanes that lie beyond -most or most moved there; NaN stays. */
 #define LANES_CLIPPED(N, lanes, half)                                                                                  \

@@ -23,6 +23,11 @@ STROP_INLINE uint16_t strop_lane_bf16_bits(float x) { return strop_bf16_bits(x);
 #pragma GCC diagnostic ignored "-Wpsabi" /* all of it is inlined: no vector crosses a call */
 #endif
 
+STROP_INLINE strop_two strop_load_two(const float *p) { return (strop_two){p[0], p[1]}; }
+STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
+    return (strop_two_words){strop_float_bits(p[0]), strop_float_bits(p[1])};
+}
+
 #define EACH(N, element)                                                                                               \
     {                                                                                                                  \
         strop_f32x##N y = {0};                                                                                         \
@@ -119,6 +124,11 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
             p[(ptrdiff_t)i * stride] = v[i];                                                                           \
         }                                                                                                              \
     }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_half_spread(float *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {                \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            p[(ptrdiff_t)i * stride] = strop_bits_float(v[i]);                                                         \
+        }                                                                                                              \
+    }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_widen(strop_f16x##N a, size_t n) EACH(N, strop_lane_f16_float(a[i]))       \
     STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n)                                      \
         EACH_HALF(N, strop_lane_f16_bits(a[i]))                                                                        \
@@ -154,8 +164,8 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
 #define LANES_FMA_IN_HALF(N, name, sign)                                                                               \
     STROP_INLINE strop_f16x##N strop_x##N##_##name(strop_f16x##N a, strop_f16x##N b, strop_f16x##N c, size_t n)        \
         EACH_HALF(N, strop_f16_fma(sign strop_f16_float(a[i]), strop_f16_float(b[i]), strop_f16_float(c[i])))          \
-    STROP_INLINE strop_f16x##N strop_x##N##_##name##_fvv(uint16_t a, strop_f16x##N b, strop_f16x##N c, size_t n)       \
-        EACH_HALF(N, strop_f16_fma(sign strop_f16_float(a), strop_f16_float(b[i]), strop_f16_float(c[i])))
+    STROP_INLINE strop_f16x##N strop_x##N##_##name##_fvv(uint32_t a, strop_f16x##N b, strop_f16x##N c, size_t n)       \
+        EACH_HALF(N, strop_f16_fma(sign strop_f16_float((uint16_t)a), strop_f16_float(b[i]), strop_f16_float(c[i])))
 
 #define LANES_TWO(N, name)                                                                                             \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n)                         \

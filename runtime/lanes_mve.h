@@ -12,6 +12,17 @@
 
 typedef float32x4_t strop_f32x4;
 
+/* Two words in one instruction: `volatile` keeps a compiler from reading one by one. */
+typedef volatile uint64_t __attribute__((aligned(4), may_alias)) strop_both;
+STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
+    const uint64_t both = *(const strop_both *)p;
+    return (strop_two_words){(uint32_t)both, (uint32_t)(both >> 32)};
+}
+STROP_INLINE strop_two strop_load_two(const float *p) {
+    const strop_two_words both = strop_load_two_words(p);
+    return (strop_two){strop_bits_float(both.first), strop_bits_float(both.second)};
+}
+
 /* How far each lane is from the first; those beyond the last of n are where that is. */
 STROP_INLINE uint32x4_t strop_x4_places(ptrdiff_t stride, size_t n) {
     const uint32_t step = (uint32_t)stride, last = (uint32_t)n - 1;
@@ -137,12 +148,11 @@ LANES_APART(div_vf, (strop_f32x4 a, float b, size_t n), a[i] / b)
 LANES_APART(div_fv, (float a, strop_f32x4 b, size_t n), a / b[i])
 LANES_APART(sqrt, (strop_f32x4 a, size_t n), strop_sqrtf(a[i]))
 
-/* Not `le`, which is true of NaN. */
+/* Magnitudes are in the order of their bits, and NaN is beyond all. */
 STROP_INLINE bool strop_x4_within(strop_f32x4 a, float most, size_t n) {
-    const uint32_t lanes = 0xffffu >> (16 - 4 * n); /* a predicate has four bits a lane */
-    uint32_t is;
-    __asm__("vcmp.f32 ge, %q1, %q2\n\tvmrs %0, p0" : "=r"(is) : "t"(vdupq_n_f32(most)), "t"(vabsq_f32(a)));
-    return (is & lanes) == lanes;
+    uint32_t beyond;
+    __asm__("vcmp.u32 hi, %q1, %2\n\tvmrs %0, p0" : "=r"(beyond) : "t"(vabsq_f32(a)), "r"(strop_float_bits(most)));
+    return (n < 4 ? beyond & 0xffffu >> (16 - 4 * n) : beyond) == 0; /* a predicate has four bits a lane */
 }
 
 STROP_INLINE strop_f32x4 strop_x4_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {
@@ -169,18 +179,18 @@ typedef uint16x8_t strop_f16x4, strop_f16x8;
         (void)n;                                                                                                       \
         return vdupq_n_u16(strop_f16_bits(a));                                                                         \
     }                                                                                                                  \
-    LANES_ONE(N, strop_f16x##N, half_, ".f16", strop_f16_bits, uint16_t, )                                             \
-    STROP_INLINE strop_f16x##N strop_x##N##_half_fnma_fvv(uint16_t a, strop_f16x##N b, strop_f16x##N c, size_t n) {    \
+    LANES_ONE(N, strop_f16x##N, half_, ".f16", strop_f16_bits, uint32_t, )                                             \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_fnma_fvv(uint32_t a, strop_f16x##N b, strop_f16x##N c, size_t n) {    \
         const float16x8_t less = vnegq_f16(vreinterpretq_f16_u16(b));                                                  \
         return strop_x##N##_half_fma_fvv(a, vreinterpretq_u16_f16(less), c, n);                                        \
     }                                                                                                                  \
     STROP_INLINE bool strop_x##N##_half_within(strop_f16x##N a, float limit, size_t n) {                               \
         const uint32_t lanes = (most) & 0xffffu >> (16 - 16 / (N) * n);                                                \
-        const float16x8_t far = vabsq_f16(vreinterpretq_f16_u16(a));                                                   \
-        uint32_t is;                                                                                                   \
-        __asm__("vcmp.f16 ge, %q1, %q2\n\tvmrs %0, p0"                                                                 \
-                : "=r"(is) : "t"(strop_x##N##_half_fill(limit, n)), "t"(far));                                         \
-        return (is & lanes) == lanes;                                                                                  \
+        const float16x8_t size = vabsq_f16(vreinterpretq_f16_u16(a));                                                  \
+        uint32_t beyond;                                                                                               \
+        __asm__("vcmp.u16 hi, %q1, %2\n\tvmrs %0, p0"                                                                  \
+                : "=r"(beyond) : "t"(size), "r"((uint32_t)strop_f16_bits(limit)));                                     \
+        return (lanes < 0xffffu ? beyond & lanes : beyond) == 0;                                                       \
     }
 LANES_HALVES(4, 0x3333u)
 LANES_HALVES(8, 0xffffu)
@@ -219,6 +229,17 @@ STROP_INLINE void strop_x8_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x8
         p[(i) * stride] = vgetq_lane_u16(v, i);                                                                        \
     }
     STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(7)
+}
+
+STROP_INLINE void strop_x4_half_spread(float *p, ptrdiff_t stride, strop_f16x4 v, size_t n) {
+    strop_x4_store(p, stride, vreinterpretq_f32_u16(v), n);
+}
+STROP_INLINE void strop_x8_half_spread(float *p, ptrdiff_t stride, strop_f16x8 v, size_t n) {
+    strop_x4_half_spread(p, 2 * stride, v, (n + 1) / 2);
+    if (n > 1) {
+        const uint32x4_t upper = vshrq_n_u32(vreinterpretq_u32_u16(v), 16);
+        strop_x4_half_spread(p + stride, 2 * stride, vreinterpretq_u16_u32(upper), n / 2);
+    }
 }
 
 /* The lower (b) and upper (t) halves of words to floats, and back. */
@@ -315,8 +336,12 @@ STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load, store, float)
 #define LANES_LONG_HALF(N, H)                                                                                          \
     typedef struct strop_f16x##N { strop_f16x##H half[2]; } strop_f16x##N;                                             \
-    LANES_PAIR(N, H, strop_f16x##N, half_, uint16_t)                                                                   \
+    LANES_PAIR(N, H, strop_f16x##N, half_, uint32_t)                                                                   \
     LANES_PAIR_MEMORY(N, H, strop_f16x##N, half, half_store, uint16_t)                                                 \
+    STROP_INLINE void strop_x##N##_half_spread(float *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {                \
+        HALF(0, H, strop_x##H##_half_spread(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))              \
+        HALF(1, H, strop_x##H##_half_spread(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))              \
+    }                                                                                                                  \
     LANES_MADE(N, H, strop_f32x##N, widen, (strop_f16x##N a, size_t n), a.half[i])                                     \
     LANES_MADE(N, H, strop_f16x##N, half_round, (strop_f32x##N a, size_t n), a.half[i])
 

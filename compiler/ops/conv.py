@@ -118,6 +118,8 @@ CONVOLUTIONS = (
     (f32(1, 5, 7, 6), f32(5, 1, 3, 3), (1, 2), (1, 1), 5),
     (f32(1, 6, 5, 7), f32(7, 6, 1, 1), (1, 1), (0, 0), 1),
     (f32(1, 3, 5, 4), f32(4, 3, 1, 1), (2, 2), (0, 0), 1),
+    (f32(1, 16, 7, 5), f32(24, 16, 1, 1), (1, 1), (0, 0), 1),
+    (f32(1, 2, 6, 5), f32(24, 2, 3, 3), (1, 1), (1, 1), 1),
     (f32(1, 3, 1, 11), f32(4, 3, 5), (1, 2), (0, 2), 1),
     (f32(2, 4, 1, 9), f32(6, 2, 3), (1, 1), (0, 1), 2),
 )
@@ -305,7 +307,7 @@ class Conv2dDwPooled(OpSpec):
     def cases(self) -> list[Case]:
         pools = (((2, 2), (2, 2), (0, 0)), ((2, 3), (2, 3), (0, 0)), ((3, 2), (2, 1), (1, 0)))
         rows = (((1, 2), (1, 2), (0, 0)), ((1, 3), (1, 2), (0, 1)))
-        cases, shapes = [], (*pools * 2, pools[0], *rows)
+        cases, shapes = [], (*pools * 3, *rows)
         for (x, w, stride, padding, groups), (kernel, step, pad) in zip(CONVOLUTIONS, shapes, strict=True):
             attrs: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups}
             dy = Conv2d().infer([x, w], attrs)[0]

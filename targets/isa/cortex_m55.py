@@ -9,7 +9,10 @@ ISA = Isa(
     name="cortex-m55",
     arch="thumb",
     fma=True,
-    tiling={"accumulators": 20, "rows": 4, "depth": 8, "lanes": 16, "halves": 16, "registers": 8, "at_once": 4},
+    tiling={
+        "accumulators": 20, "rows": 4, "depth": 8, "panel": 512,
+        "lanes": 16, "halves": 16, "registers": 8, "at_once": 4,
+    },
     lanes=4,
     flush=True,
     startup="startup_cortex_m.S",

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -17,6 +18,7 @@ from strop.compiler.schedules import Tiling
 
 Halves = NDArray[np.uint16]
 TILING = Tiling(8, 4, depth=8, lanes=32, halves=64)
+PANELS = Tiling(20, 4, depth=8, lanes=16, halves=16, registers=8, at_once=4, panel=512)
 CASES = [case for case in coded() if rests(case, FLOAT16)]
 KINDS = ("maps", "sums")
 
@@ -134,6 +136,30 @@ def test_most_linear_algebra_is_in_halves(half: str) -> None:
     sums = {"dense", "dense_dx", "conv2d", "conv2d_dx", "conv2d_dw"}
     assert "batch_norm" in kinds
     assert sums <= kinds if half == "sums" else not sums & kinds
+
+
+@pytest.mark.parametrize("half", ["", *KINDS])
+def test_a_panel_changes_no_bit(half: str) -> None:
+    """Of operands that are widened beforehand: a tile of an image, a whole one with padding, of odd places too."""
+
+    def kernels(tiling: Tiling) -> list[CompiledCase]:
+        return [CompiledCase(case, tiling, fma=True, dtype=FLOAT16, half=half) for case in CASES]
+
+    with_panels = [kernel for kernel in kernels(PANELS) if "_panel[" in kernel.kernel.body]
+    names = {str(kernel.case) for kernel in with_panels}
+    without = [kernel for kernel in kernels(replace(PANELS, panel=0)) if str(kernel.case) in names]
+    assert {kernel.case.kind for kernel in with_panels} == {"conv2d", "conv2d_dx", "conv2d_dw"}
+    for one, other in zip(with_panels, without, strict=True):
+        assert run(one) == run(other), str(one.case)
+
+
+def run(kernel: CompiledCase) -> list[bytes]:
+    source = KERNEL_INCLUDES + '#include "lanes.h"\n' + kernel.source("kernel")
+    flags = ["-Wno-psabi", "-Wno-unused-function"]
+    pointers = [array.ctypes.data for array in kernel.operands]
+    library = build_shared([source, RUNTIME / "numerics.c"], cc="gcc", flags=flags)
+    library.kernel((ctypes.c_void_p * len(pointers))(*pointers))
+    return [result.tobytes() for result in kernel.results]
 
 
 def test_a_long_sum_is_widened_every_few_terms() -> None:

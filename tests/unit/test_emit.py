@@ -14,9 +14,10 @@ from cases import NETWORKS, Library, Net, batches, compiled, mlp, stages
 from cbuild import RUNTIME, WARNINGS
 
 from strop.compiler.bundle import Bundle
-from strop.compiler.emit import RESERVED, identifier
+from strop.compiler.emit import FLOATS, RESERVED, identifier, vectors
 from strop.compiler.interp import Interpreter
 from strop.compiler.ir import Program, Role
+from strop.compiler.kernels import Kernel
 from strop.compiler.optim import SGD, Adam
 from strop.compiler.rules import Backprop, HeadOnly, TpSGD
 
@@ -69,6 +70,11 @@ def test_reserved_words_are_what_the_file_uses() -> None:
     source = bundle(mlp()).files["strop_model.c"]
     globals_ = set(re.findall(r"^(?:static )?(?:const )?(?:union \{[^}]*\} |\w+ )(\w+)(?: =|;)", source, re.MULTILINE))
     assert globals_ <= RESERVED
+
+
+@pytest.mark.parametrize(("function", "spared"), [("load_bf16", True), ("load_f16", False), ("half_add", False)])
+def test_vectors_that_meet_no_binary16_are_spared_its_order_of_lanes(function: str, spared: bool) -> None:
+    assert (FLOATS in vectors([Kernel((), f"strop_x8_{function}(w, 1, 8);")], flush=True)) == spared
 
 
 def test_equal_layers_share_a_kernel() -> None:

@@ -5,8 +5,9 @@ from cases import OP_CASES, CompiledCase, OpCase
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strop.compiler.dtypes import BFLOAT16
 from strop.compiler.harts import imbalance
-from strop.compiler.lanes import Lanes, lane_axis, lane_count
+from strop.compiler.lanes import Lanes, abreast, lane_axis, lane_count
 from strop.compiler.ops.base import Case, f32
 from strop.compiler.schedules import Tiling
 
@@ -56,6 +57,36 @@ HELIUM = {"lanes": 16, "registers": 8, "at_once": 4}
 def test_few_registers_hold_long_vectors_or_many(columns: int, lanes: int, sums: int) -> None:
     body = kernel("conv2d", (1, 3, 11, columns), (16, 3, 1, 1), attrs=CONV | {"padding": (0, 0)}, **HELIUM)
     assert body.count(f"_fill(0.0f, {lanes})") == sums
+
+
+def test_two_vectors_a_product_leave_room_for_fewer_sums() -> None:
+    attrs = CONV | {"groups": 16, "kernel": (3, 3)}
+    body = kernel("conv2d_dw", (1, 16, 7, 5), (1, 16, 7, 5), attrs=attrs, **HELIUM)
+    assert body.count("_fill(0.0f, 4)") == 3  # of eight registers; of vectors of eight lanes there is room for one
+
+
+@pytest.mark.parametrize(("tiling", "lanes", "beside"), [(Tiling(lanes=32), 28, 2), (Tiling(**HELIUM), 4, 7)])
+def test_inputs_of_an_update_wait_in_the_registers_beside_a_weight(tiling: Tiling, lanes: int, beside: int) -> None:
+    assert abreast(784, tiling) == (lanes, beside)
+
+
+@pytest.mark.parametrize(
+    ("image", "padding", "size"), [((7, 5), 0, 16 * 5 + 1), ((5, 5), 1, 16 * 25 + 1), ((9, 9), 1, 0)]
+)
+def test_what_all_lanes_share_is_widened_beforehand(image: tuple[int, int], padding: int, size: int) -> None:
+    """A tile of pixels; all of a padded image, unless it is too large."""
+    types = (f32(1, 16, *image), f32(24, 16, 2 * padding + 1, 2 * padding + 1))
+    case = OpCase("conv2d", 0, Case(types, CONV | {"padding": (padding, padding)}))
+    body = CompiledCase(case, Tiling(**HELIUM, panel=512), fma=True, dtype=BFLOAT16).kernel.body
+    assert f"float x_wide_panel[{size}];" in body if size else "_panel" not in body
+
+
+def test_what_the_loops_of_a_map_do_not_change_is_computed_before_them() -> None:
+    body = kernel("batch_norm", (1, 24, 5, 5), *[(24,)] * 4, lanes=8)
+    around, _, within = body.rpartition("for (int")
+    assert "strop_x8_mul(" in around
+    assert "strop_x8_mul(" not in within
+    assert "strop_x8_fma(" in within
 
 
 def test_what_has_no_vector_form_stays_scalar() -> None:
