@@ -9,7 +9,7 @@ Everything else is computed in float32, as in `VectorPrinter`.
 from collections import Counter
 from typing import Any
 
-from strop.compiler.cprint import literal
+from strop.compiler.cprint import walk
 from strop.compiler.cvector import ARITHMETIC, COMPARISONS, VectorPrinter, is_half, is_lanes, width_of
 
 TERMS = 32
@@ -29,6 +29,7 @@ class HalfPrinter(VectorPrinter):
     """A VectorPrinter that knows arithmetic in binary16.
 
     sums: whether sums too may be in halves.  terms: of each register tile of sums that may be, the most terms of one.
+    chosen: register tiles of what is chosen among such sums.  halves: tiles in halves, and variables.
     open: of each tile that is being summed in halves, the names of those sums by the sums they will be added to.
     words: panels that hold halves, one a word.
     """
@@ -38,18 +39,36 @@ class HalfPrinter(VectorPrinter):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.terms: dict[Any, int] = {}
+        self.chosen: set[Any] = set()
         self.halves: set[Any] = set()
         self.open: dict[Any, dict[str, str]] = {}
         self.words: set[Any] = set()
 
     def _SeqStmt(self, node: Any) -> None:
         """Look ahead at what becomes of each register tile."""
-        for i, part in enumerate(node.seq) if self.sums else ():
-            if type(part).__name__ == "AllocBuffer":
-                terms = self._terms(part.buffer, node.seq[i + 1 :])
-                if terms is not None:
-                    self.terms[part.buffer] = terms
+        buffers = [part.buffer for part in node.seq if self.sums and type(part).__name__ == "AllocBuffer"]
+        for buffer in buffers:
+            terms = self._terms(buffer, node.seq)
+            if terms is not None:
+                self.terms[buffer] = terms
+        self.chosen |= self._choices({buffer: _stored(node, buffer) for buffer in buffers})
         super()._SeqStmt(node)
+
+    def _choices(self, stored: dict[Any, list[Any]]) -> set[Any]:
+        """The buffers of all that get only choices among short sums, and constants to begin with."""
+        found = {
+            buffer
+            for buffer, values in stored.items()
+            if any(map(_choice, values)) and all(_is_constant(value) or _by_comparison(value) for value in values)
+        }
+        short = {buffer for buffer, terms in self.terms.items() if terms <= TERMS}
+        while any(wrong := {b for b in found if not self._among(stored[b], found | short)}):
+            found -= wrong
+        return found
+
+    def _among(self, values: list[Any], buffers: set[Any]) -> bool:
+        """Whether values are made of some buffers' alone, and of binary16 and parameters in memory."""
+        return all(tile in buffers for value in values for tile in _tiles(value))
 
     def _terms(self, buffer: Any, nodes: Any) -> int | None:
         """The most terms that any sum in the buffer gets; None if it is no buffer of sums of halves."""
@@ -67,6 +86,8 @@ class HalfPrinter(VectorPrinter):
         if kind == "SeqStmt":
             return self._together(buffer, node.seq, 1)
         if kind == "For":
+            if type(node.extent).__name__ != "IntImm":
+                return None
             return self._together(buffer, [node.body], 1 if is_lanes(node) else int(node.extent))
         if kind == "IfThenElse":
             return self._together(buffer, [side for side in (node.then_case, node.else_case) if side is not None], 1)
@@ -130,7 +151,7 @@ class HalfPrinter(VectorPrinter):
             self._line(f"{whole} = {prefix}_add_f16({whole}, {name}, {count});")
 
     def _vectors(self, node: Any, index: Any, element: str = "f32") -> None:
-        if self.terms.get(node.buffer, TERMS + 1) <= TERMS:
+        if self.terms.get(node.buffer, TERMS + 1) <= TERMS or node.buffer in self.chosen:
             self.halves.add(node.buffer)
             element = "f16"
         super()._vectors(node, index, element)
@@ -146,9 +167,12 @@ class HalfPrinter(VectorPrinter):
             self._line(f"{self.prefix}_half_spread({place}, {self.half(value)}, {self.count});")
         elif node.buffer in self.halves or (node.buffer in self.open and self._sum_of(node, value)):
             target = self._partial(node)
-            self._line(f"{target} = {self._half_sum(target, value)};")
+            self._line(f"{target} = {self._kept(node.buffer, target, self._half_sum(target, value), 'half_')};")
         elif str(node.buffer.dtype) == "float16" and type(value).__name__ == "Cast" and (text := self._half_of(value)):
             self._line(f"{self.prefix}_half_store({self._lanes_of(node.buffer, node.indices)}, {text}, {self.count});")
+        elif str(node.buffer.dtype) == "uint8" and getattr(value, "source", None) in self.halves:
+            place, text = self._lanes_of(node.buffer, node.indices), self._element(value.source, value.indices)
+            self._line(f"{self.prefix}_half_store_u8({place}, {text}, {self.count});")
         else:
             super()._assign(node, value)
 
@@ -162,10 +186,24 @@ class HalfPrinter(VectorPrinter):
             names[whole] = self._fresh(f"{whole}_part")
         return names[whole]
 
+    def _kind(self, tile: Any) -> str:
+        return "half_" if tile in self.halves else ""
+
+    def _Bind(self, node: Any) -> None:
+        tiles = _tiles(node.value)
+        if self.lane is None or not tiles or not tiles <= self.halves:
+            super()._Bind(node)
+            return
+        text, name = self.half(node.value), self._variable(node.var)
+        self.bound.append(node.var)
+        self.halves.add(node.var)
+        self._line(f"const strop_f16x{width_of(self.extent)} {name} = {text};")
+
     def _half_sum(self, target: str, value: Any) -> str:
-        if type(value).__name__ == "FloatImm":
-            return self._call("half_fill", literal(float(value.value)))
-        kind, term = type(value).__name__, value.b
+        kind = type(value).__name__
+        if kind not in ("Add", "Sub"):
+            return self.half(value)
+        term = value.b
         if type(term).__name__ == "Mul":
             return self._product("half_fma" if kind == "Add" else "half_fnma", term, target)
         return self._call("half_add" if kind == "Add" else "half_sub", target, self.half(term))
@@ -177,7 +215,7 @@ class HalfPrinter(VectorPrinter):
             a, b = b, a
         if self._of_panels(a) and a.source in self.words:
             word = super()._of_panel(a.source, a.indices[0], "_words")
-            read = self._once(f"strop_f16x{width_of(int(self.count))}", self.half(b))
+            read = self._once(f"strop_f16x{width_of(self.extent)}", self.half(b))
             return self._call(f"{name}_fvv", word, read, rest)
         if not self._is_vector(a):
             bits = self.expression(a.value) if is_half(a) else f"strop_f16_bits({self.expression(a)})"
@@ -235,8 +273,10 @@ class HalfPrinter(VectorPrinter):
         kind = type(node).__name__
         if is_half(node) and self._is_vector(node):
             return self._half(node)
-        if kind == "FloatImm" or not self._is_vector(node):
-            return self._call("half_fill", self.expression(node))
+        if kind == "Var":
+            return self.vars[node]
+        if not self._is_vector(node):
+            return self._call("half_fill", self._scalar(node))
         if kind == "TensorLoad":
             place = self._element(node.source, node.indices) if node.source in self.halves else ""
             return place or self._call("half_round", self.vector(node))
@@ -264,18 +304,22 @@ class HalfPrinter(VectorPrinter):
         name, swapped = COMPARISONS[type(condition).__name__]
         a, b = self.half(condition.a), self.half(condition.b)
         sides = (b, a) if swapped else (a, b)
+        if not self._is_vector(then):
+            return self._call(f"half_pick_{name}_f", *sides, self._scalar(then), self.half(otherwise))
         return self._call(f"half_pick_{name}", *sides, self.half(then), self.half(otherwise))
 
     def _half_function(self, node: Any) -> str:
         function, argument = _function(node), self.half(node.args[1])
         if function == "strop_reluf":
             return self._call("half_relu", argument)
-        return f"{function}_half_x{width_of(int(self.count))}({argument}, {self.count})"
+        return f"{function}_half_x{width_of(self.extent)}({argument}, {self.count})"
 
     def _vector(self, node: Any) -> str:
         """Sums in halves are widened."""
         if type(node).__name__ == "TensorLoad" and node.source in self.halves:
             return self._call("widen", self._element(node.source, node.indices))
+        if type(node).__name__ == "Var" and node in self.halves:
+            return self._call("widen", self.vars[node])
         return super()._vector(node)
 
 
@@ -298,6 +342,30 @@ def _choice(node: Any) -> tuple[Any, Any, Any] | None:
     if type(node).__name__ == "Call" and str(node.op.name).endswith("if_then_else"):
         return tuple(node.args)
     return None
+
+
+def _stored(statement: Any, buffer: Any) -> list[Any]:
+    """What a statement stores to a buffer; for a variable what it is bound to."""
+    nodes = list(walk(statement))
+    bound = {node.var: node.value for node in nodes if type(node).__name__ == "Bind"}
+    stores = [node for node in nodes if type(node).__name__ == "BufferStore" and node.buffer.same_as(buffer)]
+    return [bound[store.value] if type(store.value).__name__ == "Var" else store.value for store in stores]
+
+
+def _tiles(node: Any) -> set[Any]:
+    """The register tiles that an expression reads."""
+    sources = {part.source for part in walk(node) if type(part).__name__ == "TensorLoad"}
+    return {source for source in sources if source.scope() == "local"}
+
+
+def _by_comparison(value: Any) -> bool:
+    """Whether a value is a choice, and it and all within by comparing floats."""
+    found = [choice for node in walk(value) if (choice := _choice(node)) is not None]
+    return _choice(value) is not None and all(_is_comparison(condition) for condition, *_ in found)
+
+
+def _is_constant(node: Any) -> bool:
+    return type(node).__name__ in ("FloatImm", "IntImm")
 
 
 def _is_comparison(node: Any) -> bool:

@@ -3,7 +3,7 @@
 Works on the nodes by the name of their class, so it needs no import of tvm.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from re import sub
 from typing import Any
@@ -65,12 +65,16 @@ class Printer:
         self.lines.append("    " * self.depth + text)
 
     def _SeqStmt(self, node: Any) -> None:
-        for condition, parts in groupby(node.seq, self._guard):
+        for condition, parts in groupby(self._ordered(node.seq), self._guard):
             if condition is None:
                 for part in parts:
                     self.statement(part)
             else:
                 self._guarded(condition, parts)
+
+    def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
+        """Statements in the order to print them in."""
+        return statements
 
     def _guard(self, node: Any) -> str | None:
         """The condition of `sum = sum +- (condition ? term : 0)`, which is `if (condition) sum = sum +- term`.
@@ -302,6 +306,20 @@ def literal(value: float) -> str:
     plain = value == 0 or 1e-4 <= abs(value) < 1e7
     form = np.format_float_positional if plain else np.format_float_scientific
     return f"{form(np.float32(value), trim='0')}f"
+
+
+PARTS = ("body", "condition", "then_case", "else_case", "value", "a", "b", "true_value", "false_value")
+LISTS = ("seq", "args", "indices")
+"""What a node may be made of."""
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """A node and all that it is made of."""
+    yield node
+    lists = (part for name in LISTS for part in getattr(node, name, ()))
+    for part in (*(getattr(node, name, None) for name in PARTS), *lists):
+        if part is not None:
+            yield from walk(part)
 
 
 def _conjuncts(condition: Any) -> list[Any]:

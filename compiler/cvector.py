@@ -1,16 +1,18 @@
 """Prints kernels in vectors: loops marked `vectorized` become calls of runtime/lanes.h, one a vector.
 
 A loop over lanes holds stores only. What its variable does not occur in stays a scalar; an operand is a vector that is
-loaded from the lanes' places, any distance apart. What has no vector form is a LowerError: the kernel stays scalar.
+loaded from the lanes' places: any distance apart, or where a table says (see `places`). The last vector of a row may be
+shorter than the others. What has no vector form is a LowerError: the kernel stays scalar.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import groupby, takewhile
 from math import prod
 from typing import Any
 
-from strop.compiler.cprint import ATOM, BINARY, NARROW, Printer, literal
+from strop.compiler.cprint import ATOM, BINARY, NARROW, Printer, literal, walk
+from strop.compiler.places import Spread, spread
 from strop.errors import LowerError
 
 VECTORIZED = 2
@@ -31,6 +33,10 @@ IN_MEMORY = {"float32": "", "uint8": "_u8", **{name: f"_{short}" for name, short
 """What lanes can lie in memory as, and how the functions that load and store them end. In registers all are floats."""
 
 
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of what lanes can be gathered of."""
+
+
 def width_of(lanes: int) -> int:
     """The smallest type that holds so many lanes."""
     return next(width for width in WIDTHS if width >= lanes)
@@ -39,15 +45,18 @@ def width_of(lanes: int) -> int:
 class VectorPrinter(Printer):
     """A Printer that knows loops over lanes.
 
-    lane: the variable of the loop being printed.  prefix, count: of its functions, and how many lanes it has.
-    tiles: of each register tile of vectors, the distance of lanes in it, and how many they are.  single: registers that
-    each lane has one of.  around: of the loops of a map around a statement, outermost first, the variable, the place
-    before it and its depth.  fixed: by that place and their C, the names of vectors that are made there.  panels: rows
-    of numbers on the stack.  read: by its C, the name of what products with those read in this block of statements.
+    lane: the variable of the loop being printed.  prefix: of its functions.  extent: turns of the loop, and lanes of
+    vectors in registers.  count: how many of them come about, all but in a tail.  tiles: of each register tile of
+    vectors, the distance of lanes in it, and how many they are.  filled: the count of its first vector.  single:
+    registers that each lane has one of.  tables: names of the tables of lanes' places.  around: of the loops of a map
+    around a statement, outermost first, the variable, the place before it and its depth.  fixed: by that place and
+    their C, the names of vectors that are made there.  panels: rows of numbers on the stack.  read: by its C, the name
+    of what products with those read in this block of statements.
     """
 
     lane: Any = None
     prefix = count = ""
+    extent = 0
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -55,25 +64,50 @@ class VectorPrinter(Printer):
         self.undeclared: dict[Any, tuple[Any, int, int, bool]] = {}
         self.single: dict[Any, str] = {}
         self.bound: list[Any] = []
+        self.tables: dict[tuple[int, ...], str] = {}
+        self.filled: dict[Any, str] = {}
+
         self.around: list[tuple[Any, int, int]] = []
         self.fixed: dict[tuple[int, str], str] = {}
         self.panels: set[Any] = set()
         self.read: dict[str, str] = {}
+
+    def function(self, body: Any) -> None:
+        """Append the C of a kernel's body, tables first."""
+        super().function(body)
+        self.lines[:0] = [
+            f"    static const uint16_t {name}[{len(table)}] = {{{', '.join(map(str, table))}}};"
+            for table, name in self.tables.items()
+        ]
 
     @contextmanager
     def _lanes(self, loop: Any) -> Iterator[Any]:
         """Print the loop's body as of one vector."""
         if self.lane is not None:
             raise LowerError("a loop over lanes lies in another")
-        extent = int(loop.extent)
-        self.vars[loop.loop_var] = ""
-        self.lane, self.prefix, self.count = loop.loop_var, f"strop_x{width_of(extent)}", str(extent)
+        self.vars[loop.loop_var], self.extent = "", int(loop.extent)
+        self.lane, self.prefix = loop.loop_var, f"strop_x{width_of(self.extent)}"
+        self.count, body = self._tail(loop)
         try:
-            yield loop.body
+            yield body
         finally:
             self.lane = None
 
+    def _tail(self, loop: Any) -> tuple[str, Any]:
+        """How many lanes of a loop come about, and its body without the condition that says so."""
+        body = loop.body
+        if type(body).__name__ != "IfThenElse" or not self.bounds.depends(body.condition, loop.loop_var):
+            return str(self.extent), body
+        self.bounds.loop(loop)
+        count = self.bounds.first(loop, body.condition)
+        if not count or body.else_case is not None:
+            raise LowerError("a condition differs between lanes", where=str(body.condition))
+        return str(count), body.then_case
+
     def _For(self, node: Any) -> None:
+        if self._sums_lanes(node):
+            self._line(self._lane_sum(node))
+            return
         if is_lanes(node):
             with self._lanes(node) as body:
                 self.statement(body)
@@ -106,10 +140,36 @@ class VectorPrinter(Printer):
         _, at, depth = steady[-1]
         if (at, text) not in self.fixed:
             self.fixed[at, text] = self._fresh("fixed")
-            kind = f"const strop_{element}x{width_of(int(self.count))}"
+            kind = f"const strop_{element}x{width_of(self.extent)}"
             line = f"{'    ' * depth}{kind} {self.fixed[at, text]} = {text};"
             self.lines[at] += "\n" * bool(self.lines[at]) + line
         return self.fixed[at, text]
+
+    def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
+        """Additions to different sums so that those of a vector stand together: it is loaded once, and not kept."""
+        runs = ((added, list(run)) for added, run in groupby(statements, _is_addition))
+        return [each for added, run in runs for each in (_by_load(run) if added else run)]
+
+    def _sums_lanes(self, node: Any) -> bool:
+        """Whether a loop adds all lanes of a vector in registers to a scalar, one after the other."""
+        store: Any = node.body
+        value: Any = getattr(store, "value", None)
+        if type(store).__name__ != "BufferStore" or type(value).__name__ != "Add":
+            return False
+        sides = (value.a, value.b)
+        if any(type(side).__name__ != "TensorLoad" for side in sides) or not value.a.source.same_as(store.buffer):
+            return False
+        return value.b.source in self.tiles and self.tiles[value.b.source][1] == int(node.extent)
+
+    def _lane_sum(self, node: Any) -> str:
+        target, vector = self._target(node.body), node.body.value.b
+        with self._lanes(node):
+            tile = self._element(vector.source, vector.indices)
+            return f"{target} = {self._call(f'{self._kind(vector.source)}sum', target, tile)};"
+
+    def _kind(self, _tile: Any) -> str:
+        """How functions of a register tile's format begin."""
+        return ""
 
     def _guard(self, node: Any) -> str | None:
         """Of a loop over lanes: what guards its only store."""
@@ -191,11 +251,11 @@ class VectorPrinter(Printer):
         _check_register(node.buffer.dtype)
         self.single[node.buffer] = self._fresh(str(node.buffer.name).removesuffix("_local"))
         self.bound.append(node.buffer)
-        self._line(f"strop_f32x{width_of(int(self.count))} {self.single[node.buffer]};")
+        self._line(f"strop_f32x{width_of(self.extent)} {self.single[node.buffer]};")
 
     def _vectors(self, node: Any, index: Any, element: str = "f32") -> None:
         _check_register(node.buffer.dtype)
-        name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), int(self.count)
+        name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), self.extent
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
         self._line(f"strop_{element}x{width_of(lanes)} {', '.join(self._tile(name, count, i) for i in range(count))};")
@@ -216,7 +276,7 @@ class VectorPrinter(Printer):
             return super()._element(buffer, indices)
         own, lanes = self.tiles[buffer]
         slope, base = self.bounds.lanes(index, self.lane) if self.lane is not None else (0, index)
-        if slope != own or type(base).__name__ != "IntImm" or str(lanes) != self.count:
+        if slope != own or type(base).__name__ != "IntImm" or lanes != self.extent:
             raise LowerError(f"register tile {self.buffers[buffer]} is indexed by a loop that is not unrolled")
         outer, inner = divmod(int(base), own * lanes)
         return self._tile(self.buffers[buffer], _size(buffer) // lanes, outer * own + inner)
@@ -225,12 +285,18 @@ class VectorPrinter(Printer):
         if self.lane is None:
             super()._assign(node, value)
         elif self._in_registers(node.buffer):
-            self._line(f"{self._target(node)} = {self.vector(value)};")
+            self._line(f"{self._target(node)} = {self._kept(node.buffer, self._target(node), self.vector(value))};")
         else:
             place, kind = self._lanes_of(node.buffer, node.indices), IN_MEMORY[str(node.buffer.dtype)]
             if type(value).__name__ == "Cast" and str(node.buffer.dtype) in NARROW:
                 value = value.value  # storing rounds
             self._line(f"{self.prefix}_store{kind}({place}, {self.vector(value)}, {self.count});")
+
+    def _kept(self, buffer: Any, target: str, vector: str, kind: str = "") -> str:
+        """What a register becomes: in a tail, the other lanes of a sum that began with more stay what they are."""
+        if self.filled.setdefault(buffer, self.count) == self.count:
+            return vector
+        return self._call(f"{kind}first", vector, target)
 
     def _Bind(self, node: Any) -> None:
         if self.lane is None or not self._is_vector(node.value):
@@ -238,7 +304,7 @@ class VectorPrinter(Printer):
             return
         vector, name = self.vector(node.value), self._variable(node.var)
         self.bound.append(node.var)
-        self._line(f"const strop_f32x{width_of(int(self.count))} {name} = {vector};")
+        self._line(f"const strop_f32x{width_of(self.extent)} {name} = {vector};")
 
     def _in_registers(self, buffer: Any) -> bool:
         return buffer in self.tiles or buffer in self.single or buffer in self.undeclared
@@ -252,6 +318,33 @@ class VectorPrinter(Printer):
             raise LowerError("lanes lie in no row", where=str(index))
         name, text = self.buffers[buffer], self.expression(base, BINARY["Add"][1])
         return f"{name}, {slope}" if text == "0" else f"{name} + {text}, {slope}"
+
+    def _loaded(self, function: str, source: Any, indices: Any) -> str:
+        """C of a vector from memory. function: of the lanes' places in a row; `gather` of it where they lie in none."""
+        try:
+            return self._call(function, self._lanes_of(source, indices))
+        except LowerError:
+            if str(source.dtype) not in SIZES:
+                raise
+            (index,) = indices
+            found = spread(index, self.lane, self.bounds, SIZES[str(source.dtype)], int(self.count))
+        base, name = self.expression(found.base, BINARY["Add"][1]), self.buffers[source]
+        address = name if base == "0" else f"{name} + {base}"
+        gather = "gather_" + function.removeprefix("load").removeprefix("_")
+        return self._call(gather.removesuffix("_"), address, self._places(found, name, function))
+
+    def _places(self, found: Spread, name: str, function: str) -> str:
+        """C of how far lanes are from an address, in bytes."""
+        kind = "places16" if function in ("half", "load_f16") else "places32"
+        if found.table not in self.tables:
+            self.tables[found.table] = self._fresh(f"{name}_places")
+        start, table = self.expression(found.start, BINARY["Add"][1]), self.tables[found.table]
+        places = self._call(kind, table if start == "0" else f"{table} + {start}")
+        for factor, divisor, load in found.parts:
+            part = self._call(f"{kind}_u8", self._lanes_of(load.source, load.indices))
+            part = part if divisor == 1 else self._call(f"{kind}_div", part, str(divisor))
+            places = self._call(f"{kind}_add", places, part, str(factor))
+        return places
 
     def expression(self, node: Any, outer: int = -1) -> str:
         """C of an expression: a vector where it differs between lanes."""
@@ -268,11 +361,8 @@ class VectorPrinter(Printer):
 
     def _vector(self, node: Any) -> str:
         _check(node.ty.dtype)
-        if type(node).__name__ == "FloatImm":
-            return self._call("fill", literal(float(node.value)))
         if not self._is_vector(node):
-            text = self.expression(node, ATOM)
-            return self._call("fill", text if str(node.ty.dtype) == "float32" else f"(float){text}")
+            return self._call("fill", self._scalar(node))
         kind = type(node).__name__
         if kind in ARITHMETIC and str(node.ty.dtype) == "float32":
             return self._arithmetic(kind, node.a, node.b)
@@ -282,8 +372,7 @@ class VectorPrinter(Printer):
         if kind == "TensorLoad":
             if self._in_registers(node.source):
                 return self._element(node.source, node.indices)
-            kind = IN_MEMORY[str(node.source.dtype)]
-            return self._call(f"load{kind}", self._lanes_of(node.source, node.indices))
+            return self._loaded(f"load{IN_MEMORY[str(node.source.dtype)]}", node.source, node.indices)
         if kind == "Var":
             return self.vars[node]
         if kind == "Cast" and str(node.value.ty.dtype) in NARROW:
@@ -293,6 +382,13 @@ class VectorPrinter(Printer):
         if kind == "Call":
             return self._function(node)
         raise LowerError(f"no vector form of a {kind} node", where=str(node)[:80])
+
+    def _scalar(self, node: Any) -> str:
+        """C of a float that all lanes share."""
+        if type(node).__name__ == "FloatImm":
+            return literal(float(node.value))
+        text = self.expression(node, ATOM)
+        return text if str(node.ty.dtype) == "float32" else f"(float){text}"
 
     def _call(self, function: str, *arguments: str) -> str:
         return f"{self.prefix}_{function}({', '.join(arguments)}, {self.count})"
@@ -325,7 +421,7 @@ class VectorPrinter(Printer):
         if not self._is_vector(a):
             factor, vector = self.expression(a), self.vector(b)
             if self._of_panels(a):
-                vector = self._once(f"strop_f32x{width_of(int(self.count))}", vector)
+                vector = self._once(f"strop_f32x{width_of(self.extent)}", vector)
             return self._call(f"{name}_fvv", factor, vector, rest)
         return self._call(name, self.vector(a), self.vector(b), rest)
 
@@ -342,7 +438,7 @@ class VectorPrinter(Printer):
 
     def _half(self, node: Any) -> str:
         """A vector of binary16 numbers as it rests in memory. node: of what it widens to."""
-        return self._call("half", self._lanes_of(node.value.source, node.value.indices))
+        return self._loaded("half", node.value.source, node.value.indices)
 
     def _pick(self, condition: Any, then: Any, otherwise: Any) -> str:
         """A choice lane by lane. Both sides are evaluated: neither may lie outside of memory."""
@@ -352,6 +448,8 @@ class VectorPrinter(Printer):
         name, swapped = COMPARISONS[kind]
         a, b = self.vector(condition.a), self.vector(condition.b)
         sides = (b, a) if swapped else (a, b)
+        if not self._is_vector(then):
+            return self._call(f"pick_{name}_f", *sides, self._scalar(then), self.vector(otherwise))
         return self._call(f"pick_{name}", *sides, self.vector(then), self.vector(otherwise))
 
     def _function(self, node: Any) -> str:
@@ -364,13 +462,52 @@ class VectorPrinter(Printer):
         if function == "strop_reluf":
             return self._call("relu", self.vector(node.args[1]))
         if function == "strop_model_limited":
-            return f"{function}_x{width_of(int(self.count))}({self.vector(node.args[1])}, {self.count})"
+            return f"{function}_x{width_of(self.extent)}({self.vector(node.args[1])}, {self.count})"
         raise LowerError(f"no vector form of {function}")
 
 
 def is_lanes(node: Any) -> bool:
     """Whether a statement is a loop over lanes."""
     return type(node).__name__ == "For" and int(node.kind) == VECTORIZED
+
+
+def _store_of(statement: Any) -> Any:
+    """What a loop over lanes does, in a tail or not."""
+    body: Any = getattr(statement, "body", None)
+    return getattr(body, "then_case", body) if is_lanes(statement) else None
+
+
+def _is_addition(statement: Any) -> bool:
+    """Whether a statement adds a vector from memory to a register tile."""
+    store = _store_of(statement)
+    if type(store).__name__ != "BufferStore" or store.buffer.scope() != "local":
+        return False
+    return type(store.value).__name__ in ("Add", "Sub") and _load_of(statement) is not None
+
+
+def _load_of(statement: Any) -> str | None:
+    """The only vector that an addition loads."""
+    lane = str(statement.loop_var)
+    loads = (node for node in walk(_store_of(statement).value) if type(node).__name__ == "TensorLoad")
+    memory = {f"{node.source.name} {node.indices[0]}" for node in loads if node.source.scope() != "local"}
+    vectors = [text for text in memory if lane in text]
+    return vectors[0] if len(vectors) == 1 else None
+
+
+def _by_load(statements: list[Any]) -> list[Any]:
+    """Statements with those of a load together, as far as each sum keeps the order of its terms."""
+    stores = map(_store_of, statements)
+    targets = [f"{store.buffer.name} {store.indices[0]}" for store in stores]
+    left = list(zip(map(_load_of, statements), targets, statements, strict=True))
+    ordered: list[Any] = []
+    while left:
+        ready = [i for i, (_, target, _) in enumerate(left) if target not in {other for _, other, _ in left[:i]}]
+        whole = [i for i in ready if all(j in ready for j, (load, *_) in enumerate(left) if load == left[i][0])]
+        first = left[(whole or ready)[0]][0]
+        taken = [i for i in ready if left[i][0] == first]
+        ordered += [left[i][2] for i in taken]
+        left = [row for i, row in enumerate(left) if i not in taken]
+    return ordered
 
 
 def is_half(node: Any) -> bool:

@@ -220,7 +220,7 @@ def _source(op: OpSpec) -> str:
     return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
-MAKERS = ("lower", "cprint", "cvector", "chalf", "cteam", "schedules", "lanes", "harts", "kernels", "dtypes")
+MAKERS = ("lower", "cprint", "cvector", "places", "chalf", "cteam", "schedules", "lanes", "harts", "kernels", "dtypes")
 """What decides what a kernel looks like, besides the ops."""
 
 

@@ -1,22 +1,28 @@
-"""How loops are laid over the lanes of a vector unit: always over outputs, so each keeps the order of its sum.
+"""How loops are laid over the lanes of a vector unit: over outputs, so that each keeps the order of its sum.
 
 The lanes of a reduction are the channels of an image, or the last axis of a matrix: neither padding nor a stride
-then differs between lanes. Loads and stores may have any distance between lanes.
+then differs between lanes. Loads and stores may have any distance between lanes. Two layouts are for what has too few
+channels: lanes over the positions of an image, all of its rows in one, and lanes over the terms of a sum, each of which
+keeps a partial one; those are added in the order of the lanes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum, auto
+from inspect import Parameter, Signature
+from itertools import zip_longest
 from math import prod
 from re import findall
 from typing import Any
 
-from strop.compiler.chalf import TERMS
+from strop.compiler.chalf import FEWEST, TERMS
 from strop.compiler.cvector import PANEL
 from strop.compiler.schedules import (
     Stage,
     Tiling,
     divisor,
     extent_of,
+    follow,
     inline,
     loops_of,
     nests,
@@ -37,12 +43,34 @@ class Lanes(Enum):
     IMAGE = auto()
     LAST = auto()
     CHANNELS = auto()
+    TERMS = auto()
+    POSITIONS = auto()
 
 
-def ways(shape: Sequence[int], most: int) -> list[Lanes]:
-    """Ways to lay lanes over a map, the longest vectors first; what reads a vector a channel, say, cannot take ALL."""
+def ways(shape: Sequence[int], stages: Sequence[Stage], tiling: Tiling) -> list[Lanes]:
+    """Ways to lay lanes over a kernel whose first result has that shape, the best first.
+
+    Of maps the longest vectors; what reads a vector a channel, say, cannot take ALL. Before them what reductions of few
+    outputs may take.
+    """
     axes = {Lanes.ALL: shape, Lanes.IMAGE: shape[2:], Lanes.LAST: shape[-1:], Lanes.CHANNELS: shape[1:2]}
-    return sorted(axes, key=lambda way: -lane_count(prod(axes[way]), most))
+    longest = sorted(axes, key=lambda way: -lane_count(prod(axes[way]), tiling.lanes))
+    if any(stage.hints.window for stage in stages):
+        return [Lanes.POSITIONS, *longest]
+    return [*([Lanes.TERMS] if any(few_outputs(stage, tiling) for stage in stages) else []), *longest]
+
+
+def few_outputs(stage: Stage, tiling: Tiling) -> bool:
+    """Whether a sum has fewer outputs along the axis of its lanes than the longest vector, and enough terms for one."""
+    if not stage.terms or stage.hints.window:
+        return False
+    few = lane_count(stage.shape[lane_axis(stage.shape)], tiling.lanes) < tiling.lanes
+    return few and prod(_row(stage.terms)) >= tiling.lanes
+
+
+def _row(terms: Sequence[int]) -> Sequence[int]:
+    """The extents of those axes of a reduction whose terms become lanes: all but the first of several, the batch's."""
+    return terms[len(terms) > 1 :]
 
 
 FEW = 3
@@ -64,10 +92,13 @@ def arrange_lanes(
         _sweep(sch, runs[0], runs[1], tiling)
         return
     if len(runs) == 2 and runs[1][0].hints.window and runs[0][0].reduces:
-        _windowed(sch, runs[0][0], runs[1], tiling)
+        arranged = _positions if lanes is Lanes.POSITIONS else _windowed
+        arranged(sch, runs[0][0], runs[1], tiling)
         return
     for anchor, *followers in runs:
-        if prod(anchor.shape) < FEW:
+        if lanes is Lanes.TERMS and few_outputs(anchor, tiling):
+            _terms(sch, anchor, followers, tiling, half=half)
+        elif prod(anchor.shape) < FEW:
             _scalar(sch, [anchor, *followers])
         elif anchor.reduces:
             axis = lane_axis(anchor.shape, lanes)
@@ -82,7 +113,9 @@ def arrange_lanes(
 def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes) -> Stage | None:
     """The operand of an image's sum that is widened beforehand: all lanes share it."""
     sums = [stage for stage in stages if stage.reduces]
-    if not tiling.panel or len(sums) != 1 or len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW:
+    if not tiling.panel or lanes is Lanes.TERMS or len(sums) != 1:
+        return None
+    if len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW:
         return None
     block = sch.get_sblock(sums[0].name)
     own = _own(sch, block, lane_axis(sums[0].shape, lanes))
@@ -195,22 +228,29 @@ def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling:
     block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
     copies = registers(sch, block, gradient[0])
     (batch, columns), (rows,) = loops_of(sch, block)
-    band, lane = _split_lanes(sch, columns, _longest(tiling, 4), tiling)
+    band, lane = _split_row(sch, columns, _longest(tiling, 2 + tiling.sums), tiling)
     sch.reorder(batch, band, rows, lane)
     other_rows, other_columns = sch.get_loops(writer)
-    other_band, other_lane = _split_lanes(sch, other_columns, _longest(tiling, 4), tiling)
+    other_band, other_lane = _split_row(sch, other_columns, _longest(tiling, 2 + tiling.sums), tiling)
     sch.reorder(other_band, other_rows, other_lane)
     for stage in update[1:]:
         sch.reverse_compute_at(sch.get_sblock(stage.name), other_lane)
     sch.split(other_band, [1, None])
     sch.merge(rows, other_rows)
     _, band, rows, lane = sch.get_loops(block)
+    rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), ROWS)])
+    part(sch, band)
+    sch.unroll(turn)
     for stage in [*copies, *gradient[1:]]:
         _follow(sch, stage, band, 2, 1, extent_of(sch, lane))
-    for loop in (lane, sch.get_loops(writer)[3]):
+    for loop in (lane, sch.get_loops(writer)[-1]):
         sch.vectorize(loop)
     init = sch.decompose_reduction(block, rows)
     sch.vectorize(sch.get_loops(init)[2])
+
+
+ROWS = 10
+"""Rows of a weight in each turn of a sweep: their errors stay in registers, and each has an address of its own."""
 
 
 def _reduction(
@@ -240,11 +280,7 @@ def _reduction(
     for stage in [*copies, *followers]:
         _follow(sch, stage, outer[-1], len(outer), axis, width)
     sch.vectorize(lane)
-    init = sch.decompose_reduction(block, reduce[0])
-    *tile, lane = sch.get_loops(init)[len(outer) :]
-    for loop in tile:
-        sch.unroll(loop)
-    sch.vectorize(lane)
+    _zeros(sch, block, reduce[0], len(outer))
 
 
 def _widen_beforehand(sch: Any, panel: Stage, outer: Sequence[Any], tiling: Tiling) -> None:
@@ -321,10 +357,157 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
     for stage in [*copies, *consumers[1:]]:
         _follow(sch, stage, home, depth, 1, width)
     for block, first in ((layer, reduce[0]), (pool, window[0])):
-        *others, last = sch.get_loops(sch.decompose_reduction(block, first))[depth:]
-        for loop in others:
-            sch.unroll(loop)
-        sch.vectorize(last)
+        _zeros(sch, block, first, depth)
+
+
+def _positions(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling) -> None:
+    """As `_windowed`, in vectors of windows: the windows of an image are one row."""
+    pool, layer = sch.get_sblock(consumers[0].name), sch.get_sblock(producer.name)
+    (_, channels, *image), window = ([extent_of(sch, loop) for loop in loops] for loops in loops_of(sch, pool))
+    longest = _longest(tiling, prod(window) + 1)
+    whole = tuple(n * k for n, k in zip(image, window, strict=True)) == producer.shape[2:]
+    if channels > longest or not whole:
+        raise LowerError("no windows in a row")
+    _in_a_row(sch, layer, producer, image, window)
+    for stage in consumers:
+        _in_a_row(sch, sch.get_sblock(stage.name), stage, image, ())
+    flat = [replace(stage, shape=(*stage.shape[:2], prod(image))) for stage in consumers]
+    copies = registers(sch, pool, flat[0])
+    (batch, channel, place), windows = loops_of(sch, pool)
+    place, lane = _split_row(sch, place, longest, tiling)
+    sch.reorder(batch, channel, place, *windows, lane)
+    sch.set_scope(layer, 0, "local")
+    sch.compute_at(layer, place, preserve_unit_loops=True)
+    _, _, own, *tile = sch.get_loops(layer)[3:]
+    tile, reduce = tile[: len(window)], tile[len(window) :]
+    sch.reorder(*reduce, *tile, own)
+    for loop in (*tile, *reduce[-len(window) :], *windows):
+        sch.unroll(loop)
+    for loop in (own, lane):
+        sch.vectorize(loop)
+    for stage in [*copies, *flat[1:]]:
+        _follow(sch, stage, place, 3, 2, extent_of(sch, lane))
+    part(sch, place)
+    for block, first in ((layer, reduce[0]), (pool, windows[0])):
+        _zeros(sch, block, first, 3)
+
+
+def _in_a_row(sch: Any, block: Any, stage: Stage, image: Sequence[int], window: Sequence[int]) -> None:
+    """Give a block, and what it computes, the axes (batch, channel, window of the image, place in the window)."""
+    rank = len(stage.shape)
+
+    def axes(*at: Any) -> list[Any]:
+        places = [i % size for i, size in zip(at[2:rank], window, strict=False)]
+        return [*at[:2], _flat(at[2:rank], image, window), *places, *at[rank:]]
+
+    sch.transform_block_layout(block, _index_map(axes, len(sch.get_loops(block))))
+    for index in range(len(stage.results)):
+        sch.transform_layout(block, ("write", index), _index_map(axes, rank))
+
+
+def _index_map(axes: Callable[..., list[Any]], rank: int) -> Callable[..., list[Any]]:
+    """The function with a parameter an axis, which is how TVM knows their number."""
+
+    def of_rank(*at: Any) -> list[Any]:
+        return axes(*at)
+
+    names = (f"i{axis}" for axis in range(rank))
+    vars(of_rank)["__signature__"] = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+    return of_rank
+
+
+def _flat(at: Sequence[Any], image: Sequence[int], window: Sequence[int] = ()) -> Any:
+    """The number of a place in an image, row by row; of its window, if there are any, in an image of windows."""
+    number: Any = 0
+    for i, extent, size in zip_longest(at, image, window):
+        number = number * extent + (i // size if size else i)
+    return number
+
+
+def _split_row(sch: Any, loop: Any, longest: int, tiling: Tiling, *, half: bool = False) -> tuple[Any, Any]:
+    """Split a loop into vectors and lanes, of which the last vector may have fewer if that makes them longer.
+
+    A core that needs several instructions for a vector has none for part of a register. half: the vectors are sums of
+    halves, which are widened every few turns.
+    """
+    extent = extent_of(sch, loop)
+    counts = range(tiling.register, longest + 1, tiling.register) if tiling.at_once < longest else range(1, longest + 1)
+
+    def cost(count: int) -> float:
+        whole, rest = divmod(extent, count)
+        if half and -(-extent // count) > TERMS and (rest or divisor(whole, TERMS) < FEWEST):
+            return float(extent)
+        return (whole + (TAIL if rest else 0)) * (1 + -(-count // tiling.at_once))
+
+    outer, lane = sch.split(loop, [None, min(reversed(counts), key=cost)])
+    return outer, lane
+
+
+TAIL = 2.5
+"""Turns that a shorter vector at the end costs as much as: it has code of its own."""
+
+
+def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, *, half: bool) -> None:
+    """A tile of vectors of partial sums in registers, of the terms of the last loops; their sums are scalars.
+
+    Where the last vector is shorter TVM cannot start the sums before the loops: it does so in the first turn, which has
+    code of its own then.
+    """
+    block, rank = sch.get_sblock(anchor.name), len(anchor.shape)
+    spatial, reduce = loops_of(sch, block)
+    row = _row(anchor.terms)
+    if len(row) > 1:
+        at = rank + len(reduce) - len(row)
+        sch.transform_block_layout(block, _index_map(lambda *i: [*i[:at], _flat(i[at:], row)], at + len(row)))
+        spatial, reduce = loops_of(sch, block)
+    sums, longest = _side_by_side([extent_of(sch, spatial[axis]) for axis in anchor.hints.tile], tiling)
+    extent = extent_of(sch, reduce[-1])
+    turn, lane = _split_row(sch, reduce[-1], longest, tiling, half=half)
+    if half and extent_of(sch, turn) > TERMS:
+        sch.split(turn, [None, divisor(extent_of(sch, turn), TERMS)])
+    partial = sch.rfactor(lane, rank)
+    copies = registers(sch, block, anchor)
+    loops = sch.get_loops(partial)
+    spatial, turns, lane = loops[:rank], loops[rank:-1], loops[-1]
+    outer, tile = _tile(sch, spatial, anchor, -1, sums, 1)
+    sch.reorder(*outer, *turns, *tile, lane)
+    sch.set_scope(partial, 0, "local")
+    sch.reverse_compute_at(block, outer[-1], preserve_unit_loops=True)
+    lanes, *own = sch.get_loops(block)[len(outer) :]
+    sch.reorder(*own, lanes)
+    for loop in (*tile, *own):
+        sch.unroll(loop)
+    for stage in [*copies, *followers]:
+        follow(sch, stage, outer[-1], len(outer), prod(extent_of(sch, loop) for loop in tile))
+    part(sch, turns[-1])
+    sch.vectorize(lane)
+    for loop in sch.get_loops(sch.decompose_reduction(block, lanes))[len(outer) :]:
+        sch.unroll(loop)
+    if extent % extent_of(sch, lane) == 0:
+        _zeros(sch, partial, turns[0], len(outer))
+
+
+def _zeros(sch: Any, block: Any, first: Any, depth: int) -> None:
+    """Start sums in vectors before their first loop, inside `depth` others."""
+    *tile, lane = sch.get_loops(sch.decompose_reduction(block, first))[depth:]
+    for loop in tile:
+        sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def _side_by_side(shares: Sequence[int], tiling: Tiling) -> tuple[int, int]:
+    """(sums, lanes) of a tile of vectors of partial sums that cost fewest instructions a product.
+
+    Each sum has an operand of its own, and all share another; every operand has an address.
+    """
+
+    def cost(sums: int) -> float:
+        lanes = _longest(tiling, tiling.sums * sums + 2)
+        return (13 + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
+
+    sizes = {prod(tile_factors(shares, most, 1, slides=False)) for most in range(1, 5)}
+    sums = min(sorted(sizes), key=cost)
+    return sums, _longest(tiling, tiling.sums * sums + 2)
 
 
 def _best(

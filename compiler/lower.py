@@ -1,6 +1,6 @@
 """Tensor expressions to C through TVM: the only file that knows it (apache-tvm 0.27.0.post1)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -61,8 +61,10 @@ class Expressions:
         """One stage: a map, or a sum or maximum if the element is one."""
         name = self._fresh(name)
         tensor = te.compute(tuple(shape), element, name=name)
-        reduces = bool(tensor.op.reduce_axis)
-        self.stages[tensor.op] = Stage(name, tuple(shape), reduces, hints=self.hints, reads=self._reads(tensor))
+        terms = tuple(int(axis.dom.extent) for axis in tensor.op.reduce_axis)
+        self.stages[tensor.op] = Stage(
+            name, tuple(shape), bool(terms), hints=self.hints, reads=self._reads(tensor), terms=terms
+        )
         return tensor
 
     def _reads(self, tensor: Any) -> frozenset[str]:
@@ -263,28 +265,28 @@ def lower_kernel(kernel: KernelSpec) -> Kernel:
 
 def _vector_ways(kernel: KernelSpec) -> Iterator[tuple[Lanes, tuple[KernelSpec, type[Printer]]]]:
     """Ways to schedule and print a kernel in vectors, the best first."""
-    shape = kernel.types[kernel.results[0]].shape
-    for wide, printer in _vector_printers(kernel):
-        for lanes in ways(shape, wide.tiling.lanes):
-            yield lanes, (wide, printer)
+    if kernel.tiling.lanes == 1:
+        return
+    stages, shape = list(_express(kernel)[0].stages.values()), kernel.types[kernel.results[0]].shape
+    for wide, printer, partial in _vector_printers(kernel, stages):
+        for lanes in ways(shape, stages, wide.tiling):
+            if lanes is Lanes.TERMS or not partial:
+                yield lanes, (wide, printer)
 
 
-def _vector_printers(kernel: KernelSpec) -> list[tuple[KernelSpec, type[Printer]]]:
-    """Ways to print a kernel in vectors, the best first. Twice the lanes pay where halves are computed with."""
-    tiling = kernel.tiling
-    if tiling.lanes == 1:
-        return []
+def _vector_printers(kernel: KernelSpec, stages: Iterable[Stage]) -> list[tuple[KernelSpec, type[Printer], bool]]:
+    """Ways to print a kernel in vectors, the best first, and whether only for lanes that are terms.
+
+    Twice the lanes pay where halves are computed with. Where halves are only the operands of float32 sums, they pay if
+    the sums are partial ones: those of outputs would need twice the registers.
+    """
     if not kernel.half or not any(type_.dtype.base == FLOAT16.name for type_ in kernel.types):
-        return [(kernel, VectorPrinter)]
-    printer: type[Printer] = HalfSumPrinter if kernel.half == "sums" else HalfPrinter
+        return [(kernel, VectorPrinter, False)]
+    tiling, printer = kernel.tiling, HalfSumPrinter if kernel.half == "sums" else HalfPrinter
+    partial = not kernel.outer and kernel.half != "sums" and any(stage.reduces for stage in stages)
     twice = replace(tiling, lanes=tiling.halves, register=2 * tiling.register, at_once=2 * tiling.at_once)
-    wide = replace(kernel, tiling=twice)
-    summed = not kernel.outer and kernel.half != "sums" and _reduces(kernel)
-    return [*([] if summed else [(wide, printer)]), (kernel, printer)]
-
-
-def _reduces(kernel: KernelSpec) -> bool:
-    return any(stage.reduces for stage in _express(kernel)[0].stages.values())
+    wide = replace(kernel, tiling=replace(twice, sums=1 if kernel.half == "sums" else tiling.widened))
+    return [(wide, printer, partial), (kernel, printer, False)]
 
 
 def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel:
@@ -398,7 +400,7 @@ class Bounds:
 
     def not_negative(self, node: Any) -> bool:
         """Whether the expression is certainly at least 0, where both roundings agree."""
-        return int(self.analyzer.const_int_bound(node).min_value) >= 0
+        return self.range(node)[0] >= 0
 
     def depends(self, node: Any, var: Any) -> bool:
         """Whether a variable occurs in an expression."""
@@ -421,6 +423,21 @@ class Bounds:
         if type(slope).__name__ != "IntImm":
             raise LowerError("lanes lie in no row", where=str(index))
         return int(slope), self.analyzer.simplify(rest[0])
+
+    def range(self, node: Any) -> tuple[int, int]:
+        """The least and the largest value of an expression."""
+        bound = self.analyzer.const_int_bound(node)
+        return int(bound.min_value), int(bound.max_value)
+
+    def first(self, loop: Any, condition: Any) -> int:
+        """In how many turns of a loop a condition holds, if those are the first ones; else 0."""
+        for count in range(1, int(loop.extent)):
+            with self.analyzer.constraint_scope(loop.loop_var < count):
+                held = self.analyzer.can_prove(condition)
+            with self.analyzer.constraint_scope(loop.loop_var >= count):
+                if held and self.analyzer.can_prove(tirx.Not(condition)):
+                    return count
+        return 0
 
     def within(self, loop: Any, conditions: Mapping[str, Any]) -> tuple[Any, Any, frozenset[str]]:
         """(first, end) of the turns of a loop in which conditions hold, as far as they bound it, and the keys of those.

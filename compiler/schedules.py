@@ -2,7 +2,7 @@
 
 A kernel is a nest or a few: an anchor (the first stage that stays) sets the loops, what follows runs inside them
 element by element. A reduction keeps a tile of accumulators in registers, each summing in the order of the expression,
-so a schedule never changes a bit.
+so a schedule of scalars never changes a bit.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ class Tiling:
     rows of the band in each turn of the loop.  lanes: floats in the longest vector of a kernel, 1 for scalars only.
     halves: lanes of a kernel that computes in binary16, 0 where the core does not.  registers, register: vector
     registers, and floats in each.  at_once: lanes of one vector instruction, at most.  harts: cores that share out each
-    kernel, at most.  panel: numbers of an operand in 16 bits that a kernel may widen beforehand, on the stack.
+    kernel, at most.  sums: vector registers of a sum for each of an operand; widened: of a float32 sum of binary16.
+    panel: numbers of an operand in 16 bits that a kernel may widen beforehand, on the stack.
     """
 
     accumulators: int = 8
@@ -42,6 +43,8 @@ class Tiling:
     register: int = 4
     at_once: int = 64
     harts: int = 1
+    sums: int = 1
+    widened: int = 2
     panel: int = 0
 
     def rows_of(self, length: int) -> int:
@@ -59,7 +62,7 @@ class Stage:
     shape: of its tensors.  reduces: whether it has reduction axes.  results: for each tensor it computes, whether that
     is a result of the kernel.  hints: of the op it belongs to.  reads: the steps it reads.
     kept: an element is computed once and held in a register, because a result and other steps are made of it.
-    widens: it is an operand that rests in 16 bits.
+    terms: extents of the axes of a sum or a maximum.  widens: it is an operand that rests in 16 bits.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Stage:
     hints: Hints = NO_HINTS
     reads: frozenset[str] = frozenset()
     kept: bool = False
+    terms: tuple[int, ...] = ()
     widens: bool = False
 
     @property

@@ -3,7 +3,8 @@
  *
  * THE PROMISE
  *   Lane k of a result depends on lane k of the operands alone, by the same operation, rounded once, as on scalars. So a
- *   kernel in vectors has the bits of the kernel in scalars, on the board and on the PC. fma has one rounding.
+ *   kernel whose lanes are outputs has the bits of the kernel in scalars, and any kernel has the same on the board and on
+ *   the PC. fma has one rounding.
  *
  * THE TYPES
  *   strop_f32xN holds N lanes, of which the first n count: every function takes n <= N last, and what is in other lanes
@@ -15,8 +16,20 @@
  *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
  *   operands that were widened before, because widening is exact. Functions whose names begin with half_ compute in
  *   binary16: each result is rounded once, subnormals are kept, and float operands are rounded to binary16 before.
- *   widen and half_round convert. half_spread stores each as the lower half of a word, `stride` words apart. On a board this takes Zvfh or Helium, and so do load_f16 and store_f16. Code that
- *   uses none of it may define STROP_LANES_FLOATS before it includes this, and is then spared what it costs.
+ *   widen and half_round convert. half_spread stores each as the lower half of a word, `stride` words apart. On a board
+ *   this takes Zvfh or Helium, and so do load_f16 and store_f16. Code that uses none of it may define STROP_LANES_FLOATS
+ *   before it includes this, and is then spared what it costs.
+ *
+ * ACROSS LANES
+ *   sum(a, v, n) adds the first n lanes to the float a, one after the other from the first on, as float32 scalars;
+ *   half_sum does it to lanes in binary16. first(a, rest, n) has the first n lanes of a, and those of `rest` beyond,
+ *   which are kept: a sum that a shorter vector is added to keeps its other lanes.
+ *
+ * PLACES
+ *   strop_placesKxN says how many bytes each lane lies from an address, 0 to 65535; K is 16 for what `half` and load_f16
+ *   load, 32 for all else. placesK reads distances from a table, placesK_u8 numbers that lie in memory as bytes,
+ *   placesK_div(v, by, n) are those divided by 2 to 255, rounded down, and placesK_add(a, v, times, n) is a + v * times,
+ *   modulo 2^16. gather, gather_f16, gather_bf16 and gather_half load from there.
  *
  * FLUSHING
  *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines
@@ -34,6 +47,9 @@
 #include "numerics.h"
 
 #define STROP_INLINE static inline __attribute__((always_inline, unused))
+
+/* (number * this) >> 16 is number / by, for numbers below 256 and 1 < by < 256. */
+#define LANES_RECIPROCAL(by) ((65536u + (by) - 1u) / (by))
 
 /* Two neighbours in memory, floats or what half_spread stored: of those the upper halves of words are anything. */
 typedef struct { float first, second; } strop_two;
@@ -73,6 +89,19 @@ typedef struct { uint32_t first, second; } strop_two_words;
 #undef LANES_TWO_IN_HALF
 #undef LANES_PICK_IN_HALF
 #undef LANES_CLIPPED
+#undef LANES_RECIPROCAL
+#undef LANES_PLACES
+#undef LANES_FIRST
+#undef LANES_PAIR_PLACES
+#undef LANES_LONG_PLACES
+#undef LANES_PAIR_SUM
+#undef LANES_PAIR_GATHER
+#undef STORE_BYTE
+#undef LANES_BYTES
+#undef LANES_ACROSS
+#undef LANES_DISTANCES
+#undef PAIR_PLACES
+#undef DISTANCES
 #undef LANES_PAIR
 #undef PAIR_MADE
 #undef PAIR_IN_MEMORY

@@ -94,7 +94,10 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     LANES_PICK(N, ge)                                                                                                  \
     LANES_PICK(N, eq)                                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
-    LANES_ARITHMETIC_HALF(N)
+    LANES_ARITHMETIC_HALF(N)                                                                                           \
+    LANES_ACROSS(N, strop_f32x##N, , v[i])                                                                             \
+    LANES_ACROSS(N, strop_f16x##N, half_, strop_lane_f16_float(v[i]))                                                  \
+    LANES_PLACES(N)
 
 /* A result in binary16: as cores with such arithmetic make it, every NaN is the same. */
 STROP_INLINE uint16_t strop_f16_once(float x) { return x == x ? strop_f16_bits(x) : 0x7e00u; }
@@ -122,6 +125,11 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
     STROP_INLINE void strop_x##N##_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {              \
         for (size_t i = 0; i < n; ++i) {                                                                               \
             p[(ptrdiff_t)i * stride] = v[i];                                                                           \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {            \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            p[(ptrdiff_t)i * stride] = (uint8_t)strop_f16_float(v[i]);                                                 \
         }                                                                                                              \
     }                                                                                                                  \
     STROP_INLINE void strop_x##N##_half_spread(float *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {                \
@@ -159,13 +167,55 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
 #define LANES_PICK_IN_HALF(N, name, op)                                                                                \
     STROP_INLINE strop_f16x##N strop_x##N##_half_pick_##name(strop_f16x##N a, strop_f16x##N b, strop_f16x##N x,        \
                                                              strop_f16x##N y, size_t n)                                \
-        EACH_HALF(N, strop_f16_float(a[i]) op strop_f16_float(b[i]) ? x[i] : y[i])
+        EACH_HALF(N, strop_f16_float(a[i]) op strop_f16_float(b[i]) ? x[i] : y[i])                                     \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_pick_##name##_f(strop_f16x##N a, strop_f16x##N b, float x,            \
+                                                                 strop_f16x##N y, size_t n) {                          \
+        return strop_x##N##_half_pick_##name(a, b, strop_x##N##_half_fill(x, n), y, n);                                \
+    }
 
 #define LANES_FMA_IN_HALF(N, name, sign)                                                                               \
     STROP_INLINE strop_f16x##N strop_x##N##_##name(strop_f16x##N a, strop_f16x##N b, strop_f16x##N c, size_t n)        \
         EACH_HALF(N, strop_f16_fma(sign strop_f16_float(a[i]), strop_f16_float(b[i]), strop_f16_float(c[i])))          \
     STROP_INLINE strop_f16x##N strop_x##N##_##name##_fvv(uint32_t a, strop_f16x##N b, strop_f16x##N c, size_t n)       \
         EACH_HALF(N, strop_f16_fma(sign strop_f16_float((uint16_t)a), strop_f16_float(b[i]), strop_f16_float(c[i])))
+
+/* element: lane i of v as a float. */
+#define LANES_ACROSS(N, lanes, kind, element)                                                                          \
+    STROP_INLINE float strop_x##N##_##kind##sum(float a, lanes v, size_t n) {                                          \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            a += (element);                                                                                            \
+        }                                                                                                              \
+        return a;                                                                                                      \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##first(lanes a, lanes rest, size_t n) {                                     \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            rest[i] = a[i];                                                                                            \
+        }                                                                                                              \
+        return rest;                                                                                                   \
+    }
+
+#define LANES_PLACES(N)                                                                                                \
+    LANES_DISTANCES(N, places32)                                                                                       \
+    LANES_DISTANCES(N, places16)                                                                                       \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather(const float *p, strop_places32x##N places, size_t n)                \
+        EACH(N, p[places[i] / sizeof(*p)])                                                                             \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather_bf16(const uint16_t *p, strop_places32x##N places, size_t n)        \
+        EACH(N, strop_lane_bf16_float(p[places[i] / sizeof(*p)]))                                                      \
+    STROP_INLINE strop_f16x##N strop_x##N##_gather_half(const uint16_t *p, strop_places16x##N places, size_t n)        \
+        EACH_HALF(N, p[places[i] / sizeof(*p)])                                                                        \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather_f16(const uint16_t *p, strop_places16x##N places, size_t n)         \
+        EACH(N, strop_lane_f16_float(p[places[i] / sizeof(*p)]))
+
+#define LANES_DISTANCES(N, places)                                                                                     \
+    typedef uint16_t strop_##places##x##N __attribute__((vector_size(2 * (N))));                                       \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places(const uint16_t *p, size_t n) EACH_HALF(N, p[i])            \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places##_u8(const uint8_t *p, ptrdiff_t stride, size_t n)         \
+        EACH_HALF(N, p[(ptrdiff_t)i * stride])                                                                         \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places##_div(strop_##places##x##N a, unsigned by, size_t n)       \
+        EACH_HALF(N, (uint16_t)(a[i] * LANES_RECIPROCAL(by) >> 16))                                                    \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places##_add(strop_##places##x##N a, strop_##places##x##N b,      \
+                                                                  unsigned times, size_t n)                            \
+        EACH_HALF(N, (uint16_t)(a[i] + b[i] * times))
 
 #define LANES_TWO(N, name)                                                                                             \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n)                         \
@@ -202,6 +252,10 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
             z[i] = strop_lane_##name(a[i], b[i]) ? x[i] : y[i];                                                        \
         }                                                                                                              \
         return z;                                                                                                      \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_pick_##name##_f(strop_f32x##N a, strop_f32x##N b, float x,                 \
+                                                            strop_f32x##N y, size_t n) {                               \
+        return strop_x##N##_pick_##name(a, b, strop_x##N##_fill(x, n), y, n);                                          \
     }
 
 LANES(4)

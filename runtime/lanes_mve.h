@@ -117,6 +117,9 @@ LANES_MEMORY(bytes, store_bytes, uint8_t, uint32x4_t, vldrbq_u32, vldrbq_gather_
         __asm__("vcmp" form " " #name ", %q1, %q2\n\tvpsel %q0, %q3, %q4"                                              \
                 : "=t"(z) : "t"(a), "t"(b), "t"(x), "t"(y));                                                           \
         return z;                                                                                                      \
+    }                                                                                                                  \
+    STROP_INLINE lanes strop_x##N##_##kind##pick_##name##_f(lanes a, lanes b, float x, lanes y, size_t n) {            \
+        return strop_x##N##_##kind##pick_##name(a, b, strop_x##N##_##kind##fill(x, n), y, n);                          \
     }
 
 STROP_INLINE strop_f32x4 strop_x4_fill(float a, size_t n) {
@@ -170,6 +173,48 @@ STROP_INLINE void strop_x4_store_bf16(uint16_t *p, ptrdiff_t stride, strop_f32x4
     const strop_f32x4 nan = vreinterpretq_f32_u32(vdupq_n_u32(0x7fc00000u));
     const strop_f32x4 kept = strop_x4_pick_ne(v, v, nan, vreinterpretq_f32_u32(near), n);
     strop_x4_store_words(p, stride, vshrq_n_u32(vreinterpretq_u32_f32(kept), 16), n);
+}
+/* Across lanes: a sum is the scalar unit's, lane by lane. */
+#define LANES_FIRST(N, lanes, kind, bits)                                                                              \
+    STROP_INLINE lanes strop_x##N##_##kind##first(lanes a, lanes rest, size_t n) {                                     \
+        lanes y;                                                                                                       \
+        if (n >= (N)) {                                                                                                \
+            return a;                                                                                                  \
+        }                                                                                                              \
+        __asm__("vctp." #bits " %3\n\tvpsel %q0, %q1, %q2" : "=t"(y) : "t"(a), "t"(rest), "r"((uint32_t)n));           \
+        return y;                                                                                                      \
+    }
+LANES_FIRST(4, strop_f32x4, , 32)
+STROP_INLINE float strop_x4_sum(float a, strop_f32x4 v, size_t n) {
+    a = n > 0 ? a + v[0] : a;
+    a = n > 1 ? a + v[1] : a;
+    a = n > 2 ? a + v[2] : a;
+    return n > 3 ? a + v[3] : a;
+}
+
+/* Distances in bytes of four lanes are words, whatever lies there. */
+#define LANES_DISTANCES(places)                                                                                        \
+    typedef uint32x4_t strop_##places##x4;                                                                             \
+    STROP_INLINE uint32x4_t strop_x4_##places(const uint16_t *p, size_t n) { return strop_x4_words(p, 1, n); }         \
+    STROP_INLINE uint32x4_t strop_x4_##places##_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {                     \
+        return strop_x4_bytes(p, stride, n);                                                                           \
+    }                                                                                                                  \
+    STROP_INLINE uint32x4_t strop_x4_##places##_div(uint32x4_t a, unsigned by, size_t n) {                             \
+        (void)n;                                                                                                       \
+        return vshrq_n_u32(vmulq_n_u32(a, LANES_RECIPROCAL(by)), 16);                                                  \
+    }                                                                                                                  \
+    STROP_INLINE uint32x4_t strop_x4_##places##_add(uint32x4_t a, uint32x4_t b, unsigned times, size_t n) {            \
+        (void)n;                                                                                                       \
+        return vmovlbq_u16(vreinterpretq_u16_u32(vmlaq_n_u32(a, b, times)));                                           \
+    }
+LANES_DISTANCES(places32)
+STROP_INLINE strop_f32x4 strop_x4_gather(const float *p, strop_places32x4 places, size_t n) {
+    (void)n;
+    return vldrwq_gather_offset_f32(p, places);
+}
+STROP_INLINE strop_f32x4 strop_x4_gather_bf16(const uint16_t *p, strop_places32x4 places, size_t n) {
+    (void)n;
+    return vreinterpretq_f32_u32(vshlq_n_u32(vldrhq_gather_offset_u32(p, places), 16));
 }
 /* Binary16. Four lanes are the lower halves of words; eight lie as in memory, so every other one is a lower half. */
 typedef uint16x8_t strop_f16x4, strop_f16x8;
@@ -261,6 +306,58 @@ STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
     __asm__("vcvtb.f16.f32 %q0, %q1" : "=t"(y) : "t"(a));
     return y;
 }
+LANES_FIRST(4, strop_f16x4, half_, 32)
+LANES_FIRST(8, strop_f16x8, half_, 16)
+STROP_INLINE float strop_x4_half_sum(float a, strop_f16x4 v, size_t n) { return strop_x4_sum(a, strop_widenb(v), n); }
+STROP_INLINE float strop_x8_half_sum(float a, strop_f16x8 v, size_t n) {
+    const strop_f32x4 even = strop_widenb(v), odd = strop_wident(v);
+    const strop_f32x4 low = {even[0], odd[0], even[1], odd[1]}, high = {even[2], odd[2], even[3], odd[3]};
+    return strop_x4_sum(strop_x4_sum(a, low, n), high, n > 4 ? n - 4 : 0);
+}
+STROP_INLINE void strop_x4_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x4 v, size_t n) {
+    strop_x4_store_u8(p, stride, strop_widenb(v), n);
+}
+STROP_INLINE void strop_x8_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x8 v, size_t n) {
+    const uint16x8_t bytes = vcvtq_u16_f16(vreinterpretq_f16_u16(v));
+    if (n == 8 && stride == 1) {
+        vstrbq_u16(p, bytes);
+        return;
+    }
+#define STORE_BYTE(i)                                                                                                  \
+    if (n > (i)) {                                                                                                     \
+        p[(i) * stride] = (uint8_t)vgetq_lane_u16(bytes, i);                                                           \
+    }
+    STORE_BYTE(0) STORE_BYTE(1) STORE_BYTE(2) STORE_BYTE(3) STORE_BYTE(4) STORE_BYTE(5) STORE_BYTE(6) STORE_BYTE(7)
+}
+
+LANES_DISTANCES(places16)
+STROP_INLINE strop_f16x4 strop_x4_gather_half(const uint16_t *p, strop_places16x4 places, size_t n) {
+    (void)n;
+    return vreinterpretq_u16_u32(vldrhq_gather_offset_u32(p, places));
+}
+/* Of eight lanes they are halves of words. */
+typedef uint16x8_t strop_places16x8;
+STROP_INLINE strop_places16x8 strop_x8_places16(const uint16_t *p, size_t n) { return strop_x8_half(p, 1, n); }
+STROP_INLINE strop_places16x8 strop_x8_places16_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {
+    uint16x8_t y = vdupq_n_u16(0);
+    if (n == 8) {
+        return stride == 1 ? vldrbq_u16(p) : vldrbq_gather_offset_u16(p, strop_x8_places(stride));
+    }
+    LOAD(0) LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
+    return y;
+}
+STROP_INLINE strop_places16x8 strop_x8_places16_div(strop_places16x8 a, unsigned by, size_t n) {
+    (void)n;
+    return vmulhq_u16(a, vdupq_n_u16((uint16_t)LANES_RECIPROCAL(by)));
+}
+STROP_INLINE strop_places16x8 strop_x8_places16_add(strop_places16x8 a, strop_places16x8 b, unsigned times, size_t n) {
+    (void)n;
+    return vmlaq_n_u16(a, b, (uint16_t)times);
+}
+STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x8 places, size_t n) {
+    (void)n;
+    return vldrhq_gather_offset_u16(p, places);
+}
 /* N lanes as two halves of H, each of lanes STEP apart from FIRST on, LEFT of n: the first ones and the rest, or where
  * APART those at even and at odd places, as conversions from and to binary16 have eight. */
 #if defined(STROP_LANES_FLOATS)
@@ -306,7 +403,28 @@ STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
     LANES_PAIR_PICK(N, H, lanes, kind##pick_gt)                                                                        \
     LANES_PAIR_PICK(N, H, lanes, kind##pick_ge)                                                                        \
     LANES_PAIR_PICK(N, H, lanes, kind##pick_eq)                                                                        \
+    STROP_INLINE lanes strop_x##N##_##kind##first(lanes a, lanes rest, size_t n) {                                     \
+        HALF(0, H, rest.half[i] = strop_x##H##_##kind##first(a.half[i], rest.half[i], LEFT(H)))                        \
+        HALF(1, H, rest.half[i] = strop_x##H##_##kind##first(a.half[i], rest.half[i], LEFT(H)))                        \
+        return rest;                                                                                                   \
+    }                                                                                                                  \
     LANES_CLIPPED(N, lanes, kind)
+/* Distances of N lanes in two halves. */
+#define LANES_PAIR_PLACES(N, H, places)                                                                                \
+    typedef struct strop_##places##x##N { strop_##places##x##H half[2]; } strop_##places##x##N;                        \
+    LANES_MADE(N, H, strop_##places##x##N, places##_div, (strop_##places##x##N a, unsigned by, size_t n), a.half[i], by)\
+    LANES_MADE(N, H, strop_##places##x##N, places##_add,                                                               \
+               (strop_##places##x##N a, strop_##places##x##N b, unsigned times, size_t n), a.half[i], b.half[i], times)\
+    LANES_MADE(N, H, strop_##places##x##N, places##_u8, (const uint8_t *p, ptrdiff_t stride, size_t n),                \
+               p + FIRST(H) * stride, STEP(H) * stride)
+#define LANES_LONG_PLACES(N, H, places)                                                                                \
+    LANES_PAIR_PLACES(N, H, places)                                                                                    \
+    LANES_MADE(N, H, strop_##places##x##N, places, (const uint16_t *p, size_t n), p + FIRST(H))
+#define LANES_PAIR_SUM(N, H, lanes, kind)                                                                              \
+    STROP_INLINE float strop_x##N##_##kind##sum(float a, lanes v, size_t n) {                                          \
+        a = strop_x##H##_##kind##sum(a, v.half[0], n < (H) ? n : (H));                                                 \
+        return n > (H) ? strop_x##H##_##kind##sum(a, v.half[1], n - (H)) : a;                                          \
+    }
 #define LANES_PAIR_MEMORY(N, H, lanes, load, store, type)                                                              \
     LANES_MADE(N, H, lanes, load, (const type *p, ptrdiff_t stride, size_t n), p + FIRST(H) * stride, STEP(H) * stride)\
     STROP_INLINE void strop_x##N##_##store(type *p, ptrdiff_t stride, lanes v, size_t n) {                             \
@@ -322,7 +440,8 @@ STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
     LANES_MADE(N, H, lanes, name##_fvv, (scalar a, lanes b, lanes c, size_t n), a, b.half[i], c.half[i])
 #define LANES_PAIR_PICK(N, H, lanes, name)                                                                             \
     LANES_MADE(N, H, lanes, name, (lanes a, lanes b, lanes x, lanes z, size_t n), a.half[i], b.half[i], x.half[i],     \
-               z.half[i])
+               z.half[i])                                                                                              \
+    LANES_MADE(N, H, lanes, name##_f, (lanes a, lanes b, float x, lanes z, size_t n), a.half[i], b.half[i], x, z.half[i])
 
 #define LANES(N, H)                                                                                                    \
     typedef struct strop_f32x##N { strop_f32x##H half[2]; } strop_f32x##N;                                             \
@@ -331,13 +450,28 @@ STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
     LANES_MADE(N, H, strop_f32x##N, sqrt, (strop_f32x##N a, size_t n), a.half[i])                                      \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_u8, store_u8, uint8_t)                                                 \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_bf16, store_bf16, uint16_t)
+#define LANES_PAIR_GATHER(N, H)                                                                                        \
+    LANES_MADE(N, H, strop_f32x##N, gather, (const float *p, strop_places32x##N places, size_t n), p, places.half[i])  \
+    LANES_MADE(N, H, strop_f32x##N, gather_bf16, (const uint16_t *p, strop_places32x##N places, size_t n), p,          \
+               places.half[i])
 #define LANES_LONG(N, H)                                                                                               \
     LANES(N, H)                                                                                                        \
+    LANES_LONG_PLACES(N, H, places32)                                                                                  \
+    LANES_PAIR_GATHER(N, H)                                                                                            \
+    LANES_PAIR_SUM(N, H, strop_f32x##N, )                                                                              \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load, store, float)
 #define LANES_LONG_HALF(N, H)                                                                                          \
     typedef struct strop_f16x##N { strop_f16x##H half[2]; } strop_f16x##N;                                             \
     LANES_PAIR(N, H, strop_f16x##N, half_, uint32_t)                                                                   \
     LANES_PAIR_MEMORY(N, H, strop_f16x##N, half, half_store, uint16_t)                                                 \
+    LANES_PAIR_SUM(N, H, strop_f16x##N, half_)                                                                         \
+    LANES_LONG_PLACES(N, H, places16)                                                                                  \
+    LANES_MADE(N, H, strop_f16x##N, gather_half, (const uint16_t *p, strop_places16x##N places, size_t n), p,          \
+               places.half[i])                                                                                         \
+    STROP_INLINE void strop_x##N##_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {            \
+        HALF(0, H, strop_x##H##_half_store_u8(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))            \
+        HALF(1, H, strop_x##H##_half_store_u8(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))            \
+    }                                                                                                                  \
     STROP_INLINE void strop_x##N##_half_spread(float *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {                \
         HALF(0, H, strop_x##H##_half_spread(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))              \
         HALF(1, H, strop_x##H##_half_spread(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))              \
@@ -346,6 +480,17 @@ STROP_INLINE strop_f16x4 strop_x4_half_round(strop_f32x4 a, size_t n) {
     LANES_MADE(N, H, strop_f16x##N, half_round, (strop_f32x##N a, size_t n), a.half[i])
 
 LANES(8, 4)
+LANES_PAIR_PLACES(8, 4, places32)
+LANES_PAIR_GATHER(8, 4)
+STROP_INLINE strop_places32x8 strop_x8_places32(const uint16_t *p, size_t n)
+    EACH(strop_places32x8, 4, strop_x4_words(p + FIRST(4), STEP(4), LEFT(4)))
+STROP_INLINE float strop_x8_sum(float a, strop_f32x8 v, size_t n) {
+    if (APART(4)) {
+        const strop_f32x4 even = v.half[0], odd = v.half[1];
+        v = (strop_f32x8){{{even[0], odd[0], even[1], odd[1]}, {even[2], odd[2], even[3], odd[3]}}};
+    }
+    return strop_x4_sum(strop_x4_sum(a, v.half[0], n), v.half[1], n > 4 ? n - 4 : 0);
+}
 STROP_INLINE strop_f32x8 strop_x8_load(const float *p, ptrdiff_t stride, size_t n) {
     if (APART(4) && stride == 1 && n == 8) {
         const float32x4x2_t both = vld2q_f32(p);
@@ -391,6 +536,9 @@ LANES_LONG_HALF(32, 16)
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n) {                      \
         return strop_x##N##_sub(a, strop_x##N##_widen(b, n), n);                                                       \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather_f16(const uint16_t *p, strop_places16x##N places, size_t n) {       \
+        return strop_x##N##_widen(strop_x##N##_gather_half(p, places, n), n);                                          \
     }                                                                                                                  \
     LANES_FMA_HALF(N, fma)                                                                                             \
     LANES_FMA_HALF(N, fnma)

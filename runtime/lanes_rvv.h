@@ -19,7 +19,19 @@
         }                                                                                                              \
     }
 
+/* Numbers below 256, N in a group of h registers, as bytes in one of q. */
+#define LANES_BYTES(N, h, q)                                                                                           \
+    STROP_INLINE void strop_x##N##_store_bytes(uint8_t *p, ptrdiff_t stride, vuint16##h##_t v, size_t n) {             \
+        const vuint8##q##_t bytes = __riscv_vncvt_x_x_w_u8##q(v, n);                                                   \
+        if (stride == 1) {                                                                                             \
+            __riscv_vse8_v_u8##q(p, bytes, n);                                                                         \
+        } else {                                                                                                       \
+            __riscv_vsse8_v_u8##q(p, stride, bytes, n);                                                                \
+        }                                                                                                              \
+    }
+
 #define LANES(N, g, b, h, q)                                                                                           \
+    LANES_BYTES(N, h, q)                                                                                               \
     typedef vfloat32m##g##_t strop_f32x##N;                                                                            \
     STROP_INLINE strop_f32x##N strop_x##N##_load(const float *p, ptrdiff_t stride, size_t n) {                         \
         return stride == 1 ? __riscv_vle32_v_f32m##g(p, n) : __riscv_vlse32_v_f32m##g(p, 4 * stride, n);               \
@@ -44,13 +56,7 @@
                 stride == 1 ? __riscv_vle8_v_u8##q(p, n) : __riscv_vlse8_v_u8##q(p, stride, n), n), n);                \
     }                                                                                                                  \
     STROP_INLINE void strop_x##N##_store_u8(uint8_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                 \
-        const vuint16##h##_t half = __riscv_vncvt_x_x_w_u16##h(__riscv_vfcvt_xu_f_v_u32m##g(v, n), n);                 \
-        const vuint8##q##_t bytes = __riscv_vncvt_x_x_w_u8##q(half, n);                                                \
-        if (stride == 1) {                                                                                             \
-            __riscv_vse8_v_u8##q(p, bytes, n);                                                                         \
-        } else {                                                                                                       \
-            __riscv_vsse8_v_u8##q(p, stride, bytes, n);                                                                \
-        }                                                                                                              \
+        strop_x##N##_store_bytes(p, stride, __riscv_vncvt_x_x_w_u16##h(__riscv_vfcvt_xu_f_v_u32m##g(v, n), n), n);     \
     }                                                                                                                  \
     LANES_WORDS(N, h)                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n) {                 \
@@ -67,7 +73,15 @@
         const vbool##b##_t is = __riscv_vmfle_vf_f32m##g##_b##b(__riscv_vfabs_v_f32m##g(a, n), most, n);               \
         return __riscv_vcpop_m_b##b(is, n) == n;                                                                       \
     }                                                                                                                  \
+    LANES_PLACES(N, g, h, q)                                                                                           \
     LANES_HALF(N, g, b, h)                                                                                             \
+    STROP_INLINE float strop_x##N##_sum(float a, strop_f32x##N v, size_t n) {                                          \
+        const vfloat32m1_t sum = __riscv_vfmv_s_f_f32m1(a, 1);                                                         \
+        return __riscv_vfmv_f_s_f32m1_f32(__riscv_vfredosum_vs_f32m##g##_f32m1(v, sum, n));                            \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_first(strop_f32x##N a, strop_f32x##N rest, size_t n) {                     \
+        return __riscv_vmv_v_v_f32m##g##_tu(rest, a, n);                                                               \
+    }                                                                                                                  \
     LANES_TWO(N, g, add, vfadd_vv, vfadd_vf, vfadd_vf)                                                                 \
     LANES_TWO(N, g, sub, vfsub_vv, vfsub_vf, vfrsub_vf)                                                                \
     LANES_TWO(N, g, mul, vfmul_vv, vfmul_vf, vfmul_vf)                                                                 \
@@ -78,6 +92,35 @@
     LANES_PICK(N, g, b, ge, vmfge_vv)                                                                                  \
     LANES_PICK(N, g, b, eq, vmfeq_vv)                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )
+
+/* Distances in bytes are 16 bits wide, whatever lies there. */
+#define LANES_PLACES(N, g, h, q)                                                                                       \
+    LANES_DISTANCES(N, h, q, places32)                                                                                 \
+    LANES_DISTANCES(N, h, q, places16)                                                                                 \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather(const float *p, strop_places32x##N places, size_t n) {              \
+        return __riscv_vluxei16_v_f32m##g(p, places, n);                                                               \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather_bf16(const uint16_t *p, strop_places32x##N places, size_t n) {      \
+        const vuint32m##g##_t low = __riscv_vzext_vf2_u32m##g(__riscv_vluxei16_v_u16##h(p, places, n), n);             \
+        return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vsll_vx_u32m##g(low, 16, n));                          \
+    }
+
+#define LANES_DISTANCES(N, h, q, places)                                                                               \
+    typedef vuint16##h##_t strop_##places##x##N;                                                                       \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places(const uint16_t *p, size_t n) {                             \
+        return __riscv_vle16_v_u16##h(p, n);                                                                           \
+    }                                                                                                                  \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places##_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {       \
+        return __riscv_vzext_vf2_u16##h(                                                                               \
+            stride == 1 ? __riscv_vle8_v_u8##q(p, n) : __riscv_vlse8_v_u8##q(p, stride, n), n);                        \
+    }                                                                                                                  \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places##_div(strop_##places##x##N a, unsigned by, size_t n) {     \
+        return __riscv_vmulhu_vx_u16##h(a, (uint16_t)LANES_RECIPROCAL(by), n);                                         \
+    }                                                                                                                  \
+    STROP_INLINE strop_##places##x##N strop_x##N##_##places##_add(strop_##places##x##N a, strop_##places##x##N b,      \
+                                                                  unsigned times, size_t n) {                          \
+        return __riscv_vmacc_vx_u16##h(a, (uint16_t)times, b, n);                                                      \
+    }
 
 #define LANES_TWO(N, g, name, vv, vf, fv)                                                                              \
     STROP_INLINE strop_f32x##N strop_x##N##_##name(strop_f32x##N a, strop_f32x##N b, size_t n) {                       \
@@ -103,6 +146,10 @@
     STROP_INLINE strop_f32x##N strop_x##N##_pick_##name(strop_f32x##N a, strop_f32x##N c, strop_f32x##N x,             \
                                                         strop_f32x##N y, size_t n) {                                   \
         return __riscv_vmerge_vvm_f32m##g(y, x, __riscv_##op##_f32m##g##_b##b(a, c, n), n);                            \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_pick_##name##_f(strop_f32x##N a, strop_f32x##N c, float x,                 \
+                                                            strop_f32x##N y, size_t n) {                               \
+        return __riscv_vfmerge_vfm_f32m##g(y, x, __riscv_##op##_f32m##g##_b##b(a, c, n), n);                           \
     }
 
 #if defined(__riscv_zvfh)
@@ -113,6 +160,9 @@
     }                                                                                                                  \
     STROP_INLINE void strop_x##N##_store_f16(uint16_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {               \
         strop_x##N##_half_store(p, stride, __riscv_vfncvt_f_f_w_f16##h(v, n), n);                                      \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_gather_f16(const uint16_t *p, strop_places16x##N places, size_t n) {       \
+        return __riscv_vfwcvt_f_f_v_f32m##g(strop_x##N##_gather_half(p, places, n), n);                                \
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_add_f16(strop_f32x##N a, strop_f16x##N c, size_t n) {                      \
         return __riscv_vfwadd_wv_f32m##g(a, c, n);                                                                     \
@@ -148,6 +198,19 @@
     }                                                                                                                  \
     STROP_INLINE strop_f16x##N strop_x##N##_half_fill(float a, size_t n) {                                             \
         return __riscv_vfmv_v_f_f16##h((_Float16)a, n);                                                                \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_gather_half(const uint16_t *p, strop_places16x##N places, size_t n) {      \
+        return __riscv_vreinterpret_v_u16##h##_f16##h(__riscv_vluxei16_v_u16##h(p, places, n));                        \
+    }                                                                                                                  \
+    STROP_INLINE float strop_x##N##_half_sum(float a, strop_f16x##N v, size_t n) {                                     \
+        const vfloat32m1_t sum = __riscv_vfmv_s_f_f32m1(a, 1);                                                         \
+        return __riscv_vfmv_f_s_f32m1_f32(__riscv_vfwredosum_vs_f16##h##_f32m1(v, sum, n));                            \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_first(strop_f16x##N a, strop_f16x##N rest, size_t n) {                \
+        return __riscv_vmv_v_v_f16##h##_tu(rest, a, n);                                                                \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {            \
+        strop_x##N##_store_bytes(p, stride, __riscv_vfcvt_xu_f_v_u16##h(v, n), n);                                     \
     }                                                                                                                  \
     STROP_INLINE strop_f16x##N strop_x##N##_half_relu(strop_f16x##N a, size_t n) {                                     \
         return __riscv_vfmax_vf_f16##h(a, (_Float16)0, n);                                                             \
@@ -186,6 +249,10 @@
     STROP_INLINE strop_f16x##N strop_x##N##_half_pick_##name(strop_f16x##N a, strop_f16x##N c, strop_f16x##N x,        \
                                                              strop_f16x##N y, size_t n) {                              \
         return __riscv_vmerge_vvm_f16##h(y, x, __riscv_##op##_f16##h##_b##b(a, c, n), n);                              \
+    }                                                                                                                  \
+    STROP_INLINE strop_f16x##N strop_x##N##_half_pick_##name##_f(strop_f16x##N a, strop_f16x##N c, float x,            \
+                                                                 strop_f16x##N y, size_t n) {                          \
+        return __riscv_vfmerge_vfm_f16##h(y, (_Float16)x, __riscv_##op##_f16##h##_b##b(a, c, n), n);                   \
     }
 
 #define LANES_FMA_IN_HALF(N, h, name, op)                                                                              \
@@ -221,7 +288,14 @@
     PAIR_PICK(N, H, gt)                                                                                                \
     PAIR_PICK(N, H, ge)                                                                                                \
     PAIR_PICK(N, H, eq)                                                                                                \
+    PAIR_PLACES(N, H)                                                                                                  \
     PAIR_F16(N, H, b)                                                                                                  \
+    STROP_INLINE float strop_x##N##_sum(float a, strop_f32x##N v, size_t n) {                                          \
+        const float low = strop_x##H##_sum(a, v.low, FIRST(H));                                                        \
+        return n > (H) ? strop_x##H##_sum(low, v.high, n - (H)) : low;                                                 \
+    }                                                                                                                  \
+    PAIR_MADE(N, H, first, (strop_f32x##N a, strop_f32x##N rest, size_t n), (a.low, rest.low, FIRST(H)),               \
+              (a.high, rest.high, REST(H)))                                                                            \
     STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
         return strop_x##H##_within(a.low, most, FIRST(H)) && strop_x##H##_within(a.high, most, REST(H));               \
     }                                                                                                                  \
@@ -242,6 +316,16 @@
         strop_x##H##_store##kind(p, stride, v.low, FIRST(H));                                                          \
         strop_x##H##_store##kind(p + (H) * stride, stride, v.high, REST(H));                                           \
     }
+
+/* Distances of N lanes are a group of their own, of which DISTANCES(v, i) goes with half i of a pair. */
+#define DISTANCES(v, i) __riscv_vget_v_u16m8_u16m4(v, i)
+#define PAIR_PLACES(N, H)                                                                                              \
+    LANES_DISTANCES(N, m8, m4, places32)                                                                               \
+    LANES_DISTANCES(N, m8, m4, places16)                                                                               \
+    PAIR_MADE(N, H, gather, (const float *p, strop_places32x##N places, size_t n), (p, DISTANCES(places, 0), FIRST(H)),\
+              (p, DISTANCES(places, 1), REST(H)))                                                                      \
+    PAIR_MADE(N, H, gather_bf16, (const uint16_t *p, strop_places32x##N places, size_t n),                             \
+              (p, DISTANCES(places, 0), FIRST(H)), (p, DISTANCES(places, 1), REST(H)))
 
 #define PAIR_TWO(N, H, name)                                                                                           \
     PAIR_MADE(N, H, name, (strop_f32x##N a, strop_f32x##N b, size_t n), (a.low, b.low, FIRST(H)),                      \
@@ -266,6 +350,7 @@
 
 #define PAIR_F16(N, H, b)                                                                                              \
     LANES_WORDS(N, m8)                                                                                                 \
+    LANES_BYTES(N, m8, m4)                                                                                             \
     LANES_F16(N, m8, b)                                                                                                \
     PAIR_MADE(N, H, widen, (strop_f16x##N a, size_t n), (HALF(a, 0), FIRST(H)), (HALF(a, 1), REST(H)))                 \
     STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) {                                    \
@@ -273,6 +358,8 @@
         const vfloat16m4_t high = strop_x##H##_half_round(a.high, REST(H));                                            \
         return __riscv_vset_v_f16m4_f16m8(__riscv_vlmul_ext_v_f16m4_f16m8(low), 1, high);                              \
     }                                                                                                                  \
+    PAIR_MADE(N, H, gather_f16, (const uint16_t *p, strop_places16x##N places, size_t n),                              \
+              (p, DISTANCES(places, 0), FIRST(H)), (p, DISTANCES(places, 1), REST(H)))                                 \
     PAIR_TWO_HALF(N, H, add_f16)                                                                                       \
     PAIR_TWO_HALF(N, H, sub_f16)                                                                                       \
     PAIR_FMA_HALF(N, H, fma_f16)                                                                                       \

@@ -62,7 +62,10 @@ def _with_rate(b: Builder, before: list[Op], op: Op, product: Op) -> Op:
 def _with_copy(b: Builder, program: Program, ops: tuple[Op, ...]) -> tuple[Op, ...]:
     """The ops with weights and errors in binary16 meeting a copy of the input in it."""
     x = program.only(Role.INPUT)
-    readers = [op for op in ops if x.name in op.inputs and any(_meets(b, part, x.name) for part in op.parts)]
+    readers = [
+        op for op in ops
+        if (program.half == "sums" or not _windows(b, op)) and any(_meets(b, part, x.name) for part in op.parts)
+    ]  # fmt: skip
     if not readers or x.dtype is not FLOAT32:
         return ops
     name = f"{x.name}.half"
@@ -74,9 +77,15 @@ def _with_copy(b: Builder, program: Program, ops: tuple[Op, ...]) -> tuple[Op, .
     return (*ops[:first], copy, *rest)
 
 
+def _windows(b: Builder, op: Op) -> bool:
+    """Whether an op's kernel has places of an image for lanes: it then takes one weight at a time, widened once."""
+    hints = (spec(part.kind).hints([b.values[n].type for n in part.inputs], part.attrs) for part in op.parts)
+    return any(part.kind.endswith("_pooled") or hint.window for part, hint in zip(op.parts, hints, strict=True))
+
+
 def _meets(b: Builder, op: Op, x: str) -> bool:
     """Whether an op multiplies the input with something in binary16."""
-    if x not in op.inputs or not (spec(op.kind).weighted or op.kind.endswith("_dw")):
+    if x not in op.inputs or not (spec(op.kind).weighted or "_dw" in op.kind):
         return False
     return any(b.values[name].dtype.base == FLOAT16.name for name in op.inputs if name != x)
 

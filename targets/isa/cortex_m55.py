@@ -10,8 +10,8 @@ ISA = Isa(
     arch="thumb",
     fma=True,
     tiling={
-        "accumulators": 20, "rows": 4, "depth": 8, "panel": 512,
-        "lanes": 16, "halves": 16, "registers": 8, "at_once": 4,
+        "accumulators": 20, "rows": 4, "depth": 8, "lanes": 16, "halves": 16, "registers": 8, "at_once": 4,
+        "widened": 3, "panel": 512,
     },
     lanes=4,
     flush=True,

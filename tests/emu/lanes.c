@@ -14,7 +14,20 @@ static const uint32_t edges[] = {
 };
 enum { WIDTH = 8, SIGNED = 2 * sizeof edges / sizeof *edges, TRIPLES = SIGNED * SIGNED * SIGNED / WIDTH, MORE = 40000 };
 
-static union { uint32_t u[WIDTH]; float f[WIDTH]; uint16_t h[2 * WIDTH]; } a, b, c, y;
+static union { uint32_t u[WIDTH]; float f[WIDTH]; uint16_t h[2 * WIDTH]; uint8_t b[4 * WIDTH]; } a, b, c, y;
+
+/* What lanes are gathered from, where they lie in it, and whole numbers in binary16. */
+static union { uint32_t u[64]; float f[64]; uint16_t h[128]; } table;
+static const uint16_t distances[WIDTH] = {52, 40, 100, 44, 124, 60, 48, 80};
+static const uint8_t bytes[2 * WIDTH] = {0, 3, 17, 30, 1, 29, 2, 5, 28, 30, 7, 11, 23, 4, 6, 8};
+static uint16_t numbers[40];
+
+static void fill(void) {
+    for (uint32_t i = 0; i < 64; ++i) {
+        table.u[i] = strop_rng(5, 6, i) & 0xbfffbfffu;
+        numbers[i % 40] = strop_f16_bits((float)(i % 40 * 37 % 256));
+    }
+}
 
 static uint32_t edge(uint32_t i) {
     return edges[i % SIGNED / 2] | i << 31;
@@ -22,6 +35,9 @@ static uint32_t edge(uint32_t i) {
 
 /* Turn t of the operands: first all triples of edges; then random ones, whose product is about FLT_MIN. */
 static void draw(uint32_t t) {
+    if (t == 0) {
+        fill();
+    }
     for (uint32_t i = 0; i < WIDTH; ++i) {
         const uint32_t k = t * WIDTH + i, random = strop_rng(1, 2, k), other = strop_rng(3, 4, k);
         const uint32_t exponent = (random >> 23 & 0xffu) % 120u + 5u;

@@ -37,6 +37,7 @@ def cases() -> Iterator[tuple[str, str]]:
         yield floats(f"{function}_fvv", "0x1p-64f, B, C", suffix="_constant")
     for function in ("pick_gt", "pick_ge", "pick_eq"):
         yield floats(function, "B, C, A, B")
+        yield floats(f"{function}_f", "B, C, a.f[1], B")
     for function in ("add_f16", "sub_f16"):
         yield floats(function, "C, HALVES(a.h)")
     yield floats("sqrt", "A", "SCALAR")
@@ -44,6 +45,11 @@ def cases() -> Iterator[tuple[str, str]]:
     yield floats("clipped", "C, 0x1p-125f")
     yield floats("load_f16", "a.h, 2")
     yield floats("load_bf16", "a.h + 1, 2")
+    yield "first", "FLOATS(first, VECTOR, strop_x8_first(A, B, 1 + t % WIDTH))"
+    yield "sum", "CASE(sum, y.f[0] = strop_x8_sum(a.f[0], C, 1 + t % WIDTH), float_bits(y.u[0], true))"
+    yield floats("gather", f"table.f, {places(32)}")
+    yield floats("gather_f16", f"table.h, {places(16)}")
+    yield floats("gather_bf16", f"table.h, {places(32)}")
     yield "within", "CASE(within, y.u[0] = strop_x8_within(C, 0x1.ffep15f, 1 + t % WIDTH), y.u[0])"
     for function in ("store_f16", "store_bf16"):
         bits = "half_bits(y.h[i], VECTOR)" if function == "store_f16" else "y.h[i]"
@@ -51,6 +57,13 @@ def cases() -> Iterator[tuple[str, str]]:
     for width in (4, 8, 16):
         for form, type_ in {"": "float", "_u8": "uint8_t", "_f16": "uint16_t", "_bf16": "uint16_t"}.items():
             yield f"memory_x{width}{form}", f"MEMORY({width}, {form}, {type_})"
+
+
+def places(bits: int) -> str:
+    """C of lanes' places in the table: 4 bytes times a number below 32, and more by numbers in memory."""
+    kind = f"strop_x8_places{bits}"
+    least = f"{kind}_add({kind}(distances, WIDTH), {kind}_u8(bytes, 1, WIDTH), 4u, WIDTH)"
+    return f"{kind}_add({least}, {kind}_div({kind}_u8(bytes + 1, 2, WIDTH), 3u, WIDTH), 65536u - 4u, WIDTH)"
 
 
 def floats(function: str, arguments: str, unit: str = "VECTOR", suffix: str = "") -> tuple[str, str]:
@@ -75,6 +88,16 @@ def in_halves() -> Iterator[tuple[str, str]]:
         yield halves(f"{function}_fvv", "b.h[1], HALVES(a.h), HALVES(c.h + 1)")
     for function in ("pick_gt", "pick_ge", "pick_eq"):
         yield halves(function, "HALVES(b.h + 1), HALVES(c.h + 1), HALVES(a.h), HALVES(b.h)")
+        yield halves(f"{function}_f", "HALVES(b.h + 1), HALVES(c.h + 1), a.f[0], HALVES(b.h)")
+    first = "strop_x8_half_store(y.h, 1, strop_x8_half_first(HALVES(a.h), HALVES(b.h), 1 + t % WIDTH), WIDTH)"
+    yield "half_first", f"CASE(half_first, {first}, y.h[i])"
+    half_sum = "strop_x8_half_sum(a.f[0], HALVES(c.h + 1), 1 + t % WIDTH)"
+    yield "half_sum", f"CASE(half_sum, y.f[0] = {half_sum}, float_bits(y.u[0], true))"
+    half = f"strop_x8_half_store(y.h, 1, strop_x8_gather_half(table.h, {places(16)}, WIDTH), WIDTH)"
+    yield "gather_half", f"CASE(gather_half, {half}, y.h[i])"
+    zeros = "y.u[0] = y.u[1] = y.u[2] = y.u[3] = 0"
+    byte = "strop_x8_half_store_u8(y.b, 1 + t % 2, strop_x8_half(numbers + t % 32, 1, WIDTH), 1 + t % WIDTH)"
+    yield "half_store_u8", f"CASE(half_store_u8, ({zeros}, {byte}), y.u[i % 4])"
     yield halves("fill", "a.f[0]")
     yield halves("relu", "HALVES(c.h + 1)")
     yield halves("clipped", "HALVES(c.h + 1), 0x1p-13f")

@@ -95,7 +95,19 @@ def test_what_has_no_vector_form_stays_scalar() -> None:
 
 
 def test_fewer_outputs_than_a_vector_stay_scalar() -> None:
-    assert "strop_x" not in kernel("dense", (1, 40), (2, 40), lanes=32)
+    assert "strop_x" not in kernel("dense", (1, 20), (2, 20), lanes=32)
+
+
+def test_terms_are_lanes_where_outputs_are_few() -> None:
+    body = kernel("dense", (1, 40), (2, 40), lanes=32)
+    assert body.count("_fma(strop_x32_load(x + r0_0 * 20, 1, 20), strop_x32_load(w + ") == 2
+    assert body.count("strop_x32_sum(") == 2
+
+
+def test_the_last_vector_of_a_row_may_be_shorter() -> None:
+    body = kernel("dense", (1, 70), (1, 70), lanes=32)
+    assert "strop_x32_first(strop_x32_fma(strop_x32_load(x + 64, 1, 6)" in body
+    assert body.count("_sum(") == 1
 
 
 @given(st.integers(1, 500), st.integers(1, 8))
