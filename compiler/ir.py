@@ -220,9 +220,10 @@ class Program:
         """Return a copy with some fields replaced."""
         return replace(self, **changes)
 
-    def pruned(self) -> "Program":
-        """Return a copy without values that no function mentions (inputs and labels stay)."""
-        used = {name for ops in self.functions().values() for op in flatten(ops) for name in (*op.inputs, *op.outputs)}
+    def pruned(self, *kept: str) -> "Program":
+        """Return a copy without values that no function mentions (inputs, labels and the `kept` stay)."""
+        ops = [op for function in self.functions().values() for op in flatten(function)]
+        used = {*kept, *(name for op in ops for name in (*op.inputs, *op.outputs))}
         keep = {
             name: value for name, value in self.values.items() if name in used or value.role in (Role.INPUT, Role.LABEL)
         }

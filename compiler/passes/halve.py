@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from strop.compiler.dtypes import FLOAT16, FLOAT32
+from strop.compiler.health import SCALE
 from strop.compiler.ir import Builder, Op, Program, Role, TensorType
 from strop.compiler.ops import spec
 from strop.errors import LegalizeError
@@ -29,7 +30,7 @@ def halve(program: Program, sums: str, board: str, lanes: int) -> Program:
     program = program.with_(half="sums" if wanted else "maps")
     b = Builder(program.values, program.initial)
     train = _with_copy(b, program, _multiplied(b, program.train_step))
-    return program.with_(train_step=train, infer=_with_copy(b, program, program.infer), values=b.values).pruned()
+    return program.with_(train_step=train, infer=_with_copy(b, program, program.infer), values=b.values).pruned(SCALE)
 
 
 def _multiplied(b: Builder, ops: Iterable[Op]) -> tuple[Op, ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import strop
+from strop.compiler.health import SCALE
 from strop.compiler.interp import Interpreter
 from strop.compiler.ir import Op, Program, flatten
 from strop.compiler.precision import Precision, uniform
@@ -66,6 +67,18 @@ def test_an_update_multiplies_the_error_by_the_rate_once_an_output() -> None:
     for op in updates(program):
         assert "scale" not in op.attrs
         assert program.values[op.inputs[0]].dtype.name == "float16", "as it is: not times a power of two"
+
+
+@pytest.mark.parametrize("sums", ["float32", "float16"])
+def test_a_scale_that_follows_stays_in_memory(sums: str) -> None:
+    """No op mentions it: kernels read it where they store errors."""
+    bundle = built(uniform("float16", error_scale="dynamic", sums=sums))
+    assert SCALE in bundle.program.values
+    rng = np.random.default_rng(4)
+    with twin(bundle) as device:
+        device.train_step(rng.standard_normal((1, 70)).astype(np.float32), np.array([3], np.int32))
+        scale, inverse, steps = device.tensors()[SCALE]
+    assert (scale * inverse, steps) == (1, 1)
 
 
 def test_an_update_that_rounds_otherwise_keeps_its_rate() -> None:
