@@ -495,15 +495,19 @@ def _zeros(sch: Any, block: Any, first: Any, depth: int) -> None:
     sch.vectorize(lane)
 
 
+SHARED = 13
+"""Instructions of a turn that do not depend on its sums: the loop, the other operand, and where its lanes lie."""
+
+
 def _side_by_side(shares: Sequence[int], tiling: Tiling) -> tuple[int, int]:
     """(sums, lanes) of a tile of vectors of partial sums that cost fewest instructions a product.
 
-    Each sum has an operand of its own, and all share another; every operand has an address.
+    Each sum takes a product, and an operand of its own with its address.
     """
 
     def cost(sums: int) -> float:
         lanes = _longest(tiling, tiling.sums * sums + 2)
-        return (13 + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
+        return (SHARED + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
 
     sizes = {prod(tile_factors(shares, most, 1, slides=False)) for most in range(1, 5)}
     sums = min(sorted(sizes), key=cost)
