@@ -48,15 +48,16 @@ class VectorPrinter(Printer):
     lane: the variable of the loop being printed.  prefix: of its functions.  extent: turns of the loop, and lanes of
     vectors in registers.  count: how many of them come about, all but in a tail.  tiles: of each register tile of
     vectors, the distance of lanes in it, and how many they are.  filled: the count of its first vector.  single:
-    registers that each lane has one of.  tables: names of the tables of lanes' places.  around: of the loops of a map
-    around a statement, outermost first, the variable, the place before it and its depth.  fixed: by that place and
-    their C, the names of vectors that are made there.  panels: rows of numbers on the stack.  read: by its C, the name
-    of what products with those read in this block of statements.
+    registers that each lane has one of.  gathers: whether lanes may lie in no row, at places of `tables`.  around: of
+    the loops of a map around a statement, outermost first, the variable, the place before it and its depth.  fixed: by
+    that place and their C, the names of vectors that are made there.  panels: rows of numbers on the stack.  read: by
+    its C, the name of what products with those read in this block of statements.
     """
 
     lane: Any = None
     prefix = count = ""
     extent = 0
+    gathers = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -324,7 +325,7 @@ class VectorPrinter(Printer):
         try:
             return self._call(function, self._lanes_of(source, indices))
         except LowerError:
-            if str(source.dtype) not in SIZES:
+            if not self.gathers or str(source.dtype) not in SIZES:
                 raise
             (index,) = indices
             found = spread(index, self.lane, self.bounds, SIZES[str(source.dtype)], int(self.count))

@@ -302,7 +302,7 @@ def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel
     except (RuntimeError, ValueError, TypeError) as error:
         kinds = ", ".join(step[0] for step in kernel.steps)
         raise LowerError(f"TVM cannot schedule {kinds}", where=str(error).strip().splitlines()[-1]) from error
-    return _print(kernel, function, replaced, printer)
+    return _print(kernel, function, replaced, printer, lanes)
 
 
 def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, int]]:
@@ -373,9 +373,13 @@ def _widened(type_: TensorType) -> TensorType:
     return TensorType(type_.shape, DTYPES[type_.dtype.accumulator]) if type_.dtype.narrow else type_
 
 
-def _print(kernel: KernelSpec, function: Any, replaced: Mapping[int, int], make: type[Printer]) -> Kernel:
+def _print(
+    kernel: KernelSpec, function: Any, replaced: Mapping[int, int], make: type[Printer], lanes: Lanes
+) -> Kernel:
     names = operand_names(kernel)
     printer = make(names, kernel.fma, Bounds())
+    if isinstance(printer, VectorPrinter):
+        printer.gathers = lanes in (Lanes.POSITIONS, Lanes.TERMS)
     parameters: dict[str, Parameter] = {}
     operands = [*range(kernel.inputs), *result_order(kernel)]
     for operand, var in zip(operands, function.params, strict=True):
