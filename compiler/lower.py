@@ -410,6 +410,10 @@ class Bounds:
         """Whether a variable occurs in an expression."""
         return any(var.same_as(other) for other in tirx.analysis.undefined_vars(node))
 
+    def variables(self, node: Any) -> list[Any]:
+        """The variables in an expression."""
+        return list(tirx.analysis.undefined_vars(node))
+
     def pair(self, index: Any) -> tuple[Any, bool] | None:
         """The first of two neighbours that an index is one of, and whether it is the second.
 

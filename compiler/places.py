@@ -36,17 +36,31 @@ def spread(index: Any, lane: Any, bounds: Any, size: int, count: int) -> Spread:
     Raises LowerError where they are not of this kind.
     """
     fixed, lanes, loads = _parted(index, lane, bounds)
-    number = next((number for _, atom in lanes if (number := _number(atom, lane, bounds)) is not None), lane)
-    _, first = bounds.lanes(number, lane)
-    low, high = bounds.range(first)
-    row = Row(lane, first, bounds)
-    values = [sum(factor * row.value(atom, n) for factor, atom in lanes) for n in range(low, high + count)]
+    turns, start = _turns([atom for _, atom in lanes], lane, bounds, count)
+    values = (
+        sum(factor * _value(atom, {**turn, str(lane): number}) for factor, atom in lanes)
+        for turn in turns for number in range(count)
+    )  # fmt: skip
     table = tuple(size * value for value in values)
     if len(table) > LONGEST or min(table) < 0 or max(table) > FARTHEST:
         raise LowerError("lanes lie too far apart", where=str(index))
     parts = tuple((size * factor % (FARTHEST + 1), divisor, load) for divisor, (factor, load) in loads.items())
     base = bounds.analyzer.simplify(sum((term * factor for factor, term in fixed), index - index))
-    return Spread(base, table, bounds.analyzer.simplify(first - low), tuple(part for part in parts if part[0]))
+    return Spread(base, table, start, tuple(part for part in parts if part[0]))
+
+
+def _turns(atoms: list[Any], lane: Any, bounds: Any, count: int) -> tuple[list[dict[str, int]], Any]:
+    """The values of the loop variable that atoms depend on beside the lane, and where its turn begins in the table."""
+    others = {str(var): var for atom in atoms for var in bounds.variables(atom) if not var.same_as(lane)}
+    if len(others) > 1:
+        raise LowerError("lanes lie in no row", where=", ".join(map(str, atoms)))
+    if not others:
+        return [{}], bounds.analyzer.simplify(lane - lane)
+    ((name, var),) = others.items()
+    low, high = bounds.range(var)
+    if high - low > LONGEST:
+        raise LowerError("lanes lie too far apart", where=name)
+    return [{name: turn} for turn in range(low, high + 1)], bounds.analyzer.simplify((var - low) * count)
 
 
 def _parted(index: Any, lane: Any, bounds: Any) -> tuple[list[tuple[int, Any]], list[tuple[int, Any]], dict[Any, Any]]:
@@ -91,35 +105,18 @@ def _read(atom: Any) -> tuple[Any, *tuple[tuple[int, int], ...]] | None:
     return (inner[0], (divisor, 1)) if kind == "FloorDiv" else (inner[0], (1, 1), (divisor, -divisor))
 
 
-def _number(atom: Any, lane: Any, bounds: Any) -> Any | None:
-    """What an atom divides: the number of a lane in the row of them all."""
-    if type(atom).__name__ not in ("FloorDiv", "FloorMod"):
-        return None
-    inner = _number(atom.a, lane, bounds)
-    if inner is not None:
-        return inner
-    slope, _ = bounds.lanes(atom.a, lane)
-    return atom.a if slope == 1 else None
+def _value(node: Any, variables: dict[str, int]) -> int:
+    """The value of an index for the values of its variables."""
+    kind = type(node).__name__
+    if kind == "Var":
+        return variables[str(node)]
+    if kind == "IntImm":
+        return int(node)
+    if kind not in OPERATIONS:
+        raise LowerError("lanes lie in no row", where=str(node))
+    return OPERATIONS[kind](_value(node.a, variables), _value(node.b, variables))
 
 
-@dataclass(frozen=True)
-class Row:
-    """The numbers of lanes in the row of them all. first: that of the first lane."""
-
-    lane: Any
-    first: Any
-    bounds: Any
-
-    def value(self, node: Any, number: int) -> int:
-        """The value of an expression for a number in the row."""
-        kind = type(node).__name__
-        if kind == "IntImm":
-            return int(node)
-        if kind in ("FloorDiv", "FloorMod"):
-            a, b = self.value(node.a, number), self.value(node.b, number)
-            return a // b if kind == "FloorDiv" else a % b
-        slope, rest = self.bounds.lanes(node, self.lane)
-        further = self.bounds.analyzer.simplify(rest - self.first * slope)
-        if type(further).__name__ != "IntImm":
-            raise LowerError("lanes lie in no row", where=str(node))
-        return int(slope) * number + int(further)
+OPERATIONS = {
+    "Add": int.__add__, "Sub": int.__sub__, "Mul": int.__mul__, "FloorDiv": int.__floordiv__, "FloorMod": int.__mod__,
+}  # fmt: skip
