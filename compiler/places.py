@@ -38,7 +38,7 @@ def spread(index: Any, lane: Any, bounds: Any, size: int, count: int) -> Spread:
     fixed, lanes, loads = _parted(index, lane, bounds)
     turns, start = _turns([atom for _, atom in lanes], lane, bounds, count)
     values = (
-        sum(factor * _value(atom, {**turn, str(lane): number}) for factor, atom in lanes)
+        sum(factor * _value(atom, {**turn, lane: number}) for factor, atom in lanes)
         for turn in turns for number in range(count)
     )  # fmt: skip
     table = tuple(size * value for value in values)
@@ -49,18 +49,18 @@ def spread(index: Any, lane: Any, bounds: Any, size: int, count: int) -> Spread:
     return Spread(base, table, start, tuple(part for part in parts if part[0]))
 
 
-def _turns(atoms: list[Any], lane: Any, bounds: Any, count: int) -> tuple[list[dict[str, int]], Any]:
+def _turns(atoms: list[Any], lane: Any, bounds: Any, count: int) -> tuple[list[dict[Any, int]], Any]:
     """The values of the loop variable that atoms depend on beside the lane, and where its turn begins in the table."""
-    others = {str(var): var for atom in atoms for var in bounds.variables(atom) if not var.same_as(lane)}
+    others = {var for atom in atoms for var in bounds.variables(atom)} - {lane}
     if len(others) > 1:
         raise LowerError("lanes lie in no row", where=", ".join(map(str, atoms)))
     if not others:
         return [{}], bounds.analyzer.simplify(lane - lane)
-    ((name, var),) = others.items()
+    (var,) = others
     low, high = bounds.range(var)
     if high - low > LONGEST:
-        raise LowerError("lanes lie too far apart", where=name)
-    return [{name: turn} for turn in range(low, high + 1)], bounds.analyzer.simplify((var - low) * count)
+        raise LowerError("lanes lie too far apart", where=str(var))
+    return [{var: turn} for turn in range(low, high + 1)], bounds.analyzer.simplify((var - low) * count)
 
 
 def _parted(index: Any, lane: Any, bounds: Any) -> tuple[list[tuple[int, Any]], list[tuple[int, Any]], dict[Any, Any]]:
@@ -105,11 +105,11 @@ def _read(atom: Any) -> tuple[Any, *tuple[tuple[int, int], ...]] | None:
     return (inner[0], (divisor, 1)) if kind == "FloorDiv" else (inner[0], (1, 1), (divisor, -divisor))
 
 
-def _value(node: Any, variables: dict[str, int]) -> int:
+def _value(node: Any, variables: dict[Any, int]) -> int:
     """The value of an index for the values of its variables."""
     kind = type(node).__name__
     if kind == "Var":
-        return variables[str(node)]
+        return variables[node]
     if kind == "IntImm":
         return int(node)
     if kind not in OPERATIONS:
