@@ -28,7 +28,7 @@ FEWEST = 4
 class HalfPrinter(VectorPrinter):
     """A VectorPrinter that knows arithmetic in binary16.
 
-    sums: whether sums too may be in halves.  terms: of each register tile of sums that may be, the most terms of one.
+    sums: whether sums too may be in halves.  terms: of each register tile of sums of halves, the most terms of one.
     chosen: register tiles of what is chosen among such sums.  halves: tiles in halves, and variables.
     open: of each tile that is being summed in halves, the names of those sums by the sums they will be added to.
     words: panels that hold halves, one a word.
@@ -46,12 +46,13 @@ class HalfPrinter(VectorPrinter):
 
     def _SeqStmt(self, node: Any) -> None:
         """Look ahead at what becomes of each register tile."""
-        buffers = [part.buffer for part in node.seq if self.sums and type(part).__name__ == "AllocBuffer"]
+        buffers = [part.buffer for part in node.seq if type(part).__name__ == "AllocBuffer"]
         for buffer in buffers:
             terms = self._terms(buffer, node.seq)
             if terms is not None:
                 self.terms[buffer] = terms
-        self.chosen |= self._choices({buffer: _stored(node, buffer) for buffer in buffers})
+        if self.sums:
+            self.chosen |= self._choices({buffer: _stored(node, buffer) for buffer in buffers})
         super()._SeqStmt(node)
 
     def _choices(self, stored: dict[Any, list[Any]]) -> set[Any]:
@@ -136,7 +137,7 @@ class HalfPrinter(VectorPrinter):
             self._summed(buffer, within)
 
     def _opens(self, buffer: Any, node: Any) -> bool:
-        if buffer not in self.terms or buffer in self.halves or buffer in self.open:
+        if not self.sums or buffer not in self.terms or buffer in self.halves or buffer in self.open:
             return False
         return FEWEST <= (self._terms(buffer, [node]) or 0) <= TERMS
 
@@ -151,7 +152,7 @@ class HalfPrinter(VectorPrinter):
             self._line(f"{whole} = {prefix}_add_f16({whole}, {name}, {count});")
 
     def _vectors(self, node: Any, index: Any, element: str = "f32") -> None:
-        if self.terms.get(node.buffer, TERMS + 1) <= TERMS or node.buffer in self.chosen:
+        if (self.sums and self.terms.get(node.buffer, TERMS + 1) <= TERMS) or node.buffer in self.chosen:
             self.halves.add(node.buffer)
             element = "f16"
         super()._vectors(node, index, element)
@@ -168,6 +169,8 @@ class HalfPrinter(VectorPrinter):
         elif node.buffer in self.halves or (node.buffer in self.open and self._sum_of(node, value)):
             target = self._partial(node)
             self._line(f"{target} = {self._kept(node.buffer, target, self._half_sum(target, value), 'half_')};")
+        elif node.buffer in self.terms and type(value).__name__ == "FloatImm":
+            self._line(f"{self._target(node)} = {self._call('fill_f16', self._scalar(value))};")
         elif str(node.buffer.dtype) == "float16" and type(value).__name__ == "Cast" and (text := self._half_of(value)):
             self._line(f"{self.prefix}_half_store({self._lanes_of(node.buffer, node.indices)}, {text}, {self.count});")
         elif str(node.buffer.dtype) == "uint8" and getattr(value, "source", None) in self.halves:

@@ -159,11 +159,13 @@ def _kernel_name(op: Op) -> str:
 class Emitter:
     """Writes the C of one Program. Methods return text; nothing is stored but the inputs.
 
-    flush: the core's vectors take subnormal numbers for zero.
+    flush: the core's vectors take subnormal numbers for zero.  apart: see `Isa`.
     """
 
-    def __init__(self, program: Program, plan: Plan, kernels: Mapping[Op, Kernel], *, flush: bool = False) -> None:
-        self.program, self.plan, self.kernels, self.flush = program, plan, kernels, flush
+    def __init__(
+        self, program: Program, plan: Plan, kernels: Mapping[Op, Kernel], *, flush: bool = False, apart: bool = False
+    ) -> None:
+        self.program, self.plan, self.kernels, self.flush, self.apart = program, plan, kernels, flush, apart
         self.names = naming(program, kernels)
         self.offsets = {name: offsets(program, ops) for name, ops in program.functions().items()}
         self.x, self.y = program.only(Role.INPUT), next(iter(program.of(Role.LABEL)), None)
@@ -244,13 +246,19 @@ class Emitter:
             self._profile_hook(),
             self._memory(),
             self._health(),
-            *(kernel.function(name) for kernel, name in self.names.kernels.items()),
+            *map(self._definition, self.names.kernels),
             self._init(),
             self._function("train_step") if self.program.train_step else "",
             self._function("infer"),
             self._part() if self.team else "",
         ]
         return "\n".join(part for part in parts if part)
+
+    def _definition(self, kernel: Kernel) -> str:
+        """A kernel; no part of its callers if a step has several and the core prefers that."""
+        name = self.names.kernels[kernel]
+        calls = sum(call.name == name for call in self.names.calls["train_step"])
+        return (APART if self.apart and calls > 1 else "") + kernel.function(name)
 
     def _health(self) -> str:
         """What kernels call when they store errors times a scale."""
@@ -474,6 +482,8 @@ def vectors(kernels: Iterable[Kernel], *, flush: bool) -> str:
     floats = flush and not any(search(r"(?<!b)f16|_half", body) for body in bodies)
     return (FLUSH if flush else "") + (FLOATS if floats else "") + '#include "lanes.h"\n'
 
+
+APART = "__attribute__((noinline))\n"
 
 FLUSH = "#define STROP_LANES_FLUSH /* the board's vectors take subnormal numbers for zero: so do the PC's */\n"
 

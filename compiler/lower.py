@@ -7,7 +7,7 @@ from typing import Any, cast
 import tvm
 from tvm import s_tir, sym, te, tirx
 
-from strop.compiler.chalf import HalfPrinter, HalfSumPrinter
+from strop.compiler.chalf import SMALLEST, HalfPrinter, HalfSumPrinter
 from strop.compiler.cprint import NARROW, Printer
 from strop.compiler.cteam import TeamPrinter
 from strop.compiler.cvector import VectorPrinter
@@ -320,6 +320,10 @@ def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, i
         types = [_widened(kernel.types[i]) for i in sources]
         language.hints = op.hints(types, attrs)
         late = _left(op, sources, exponents)
+        rated = _rated(kernel, op, sources, exponents, attrs)
+        if rated is not None:
+            attrs["lr"] = _rate(attrs, exponents[rated])
+            late = {rated: 0}
         operands = [env[i] if i in late else language.scaled(env[i], -exponents[i]) for i in sources]
         exponent = sum(late.values())
         if exponent and language.hints.outer:
@@ -346,6 +350,25 @@ def _left(op: OpSpec, sources: Sequence[int], exponents: Mapping[int, int]) -> d
         return {}
     source = sources[op.operands.index(op.linear)]
     return {source: exponents[source]} if sources.count(source) == 1 else {}
+
+
+def _rated(
+    kernel: KernelSpec, op: OpSpec, sources: Sequence[int], exponents: Mapping[int, int], attrs: Mapping[str, Any]
+) -> int | None:
+    """The gradient of an update that this kernel makes times 2^exponent, if a rate that is a constant can take that.
+
+    Where halves may compute the update it has to stay one that they hold.
+    """
+    if not op.gradient or "lr" not in attrs or attrs["weight_decay"]:
+        return None
+    source = sources[op.operands.index(op.gradient)]
+    held = kernel.half != "sums" or _rate(attrs, exponents[source]) >= SMALLEST
+    return source if source >= kernel.inputs and held else None
+
+
+def _rate(attrs: Mapping[str, Any], exponent: int) -> float:
+    """The learning rate of a gradient that comes times 2^exponent."""
+    return float(attrs["lr"]) * 2.0**-exponent
 
 
 def _result(kernel: KernelSpec, language: Expressions, operand: int, tensor: Any, exponent: int) -> Any:

@@ -108,7 +108,7 @@ def build(
         flash, ram = board.memory
         check_fits(plan, ram.length, flash.length, board.name)
     progress("lower")
-    emitter = Emitter(p, plan, lower(p, default), flush=board.core.flush)
+    emitter = Emitter(p, plan, lower(p, default), flush=board.core.flush, apart=board.core.apart)
     progress("emit")
     return make_bundle(p, plan, emitter, board, model)
 

@@ -233,8 +233,8 @@ class Bench:
     def retiled(self, table: Table) -> "Bundle":
         """The bundle with other tilings; memory stays as it was planned."""
         program = tuned(self.bundle.program, self.default, table)
-        kernels, flush = lower(program, self.default), self.bundle.board.core.flush
-        files = Emitter(program, self.bundle.plan, kernels, flush=flush).files()
+        kernels, core = lower(program, self.default), self.bundle.board.core
+        files = Emitter(program, self.bundle.plan, kernels, flush=core.flush, apart=core.apart).files()
         return replace(self.bundle, program=program, files=files)
 
     def step(self, table: Table) -> Step:

@@ -75,6 +75,7 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
         EACH(N, strop_lane_add(a[i], strop_lane_f16_float(b[i])))                                                      \
     STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N b, size_t n)                        \
         EACH(N, strop_lane_sub(a[i], strop_lane_f16_float(b[i])))                                                      \
+    STROP_INLINE strop_f32x##N strop_x##N##_fill_f16(float a, size_t n) EACH(N, a)                                     \
     LANES_FMA_HALF(N, fma, +)                                                                                          \
     LANES_FMA_HALF(N, fnma, -)                                                                                         \
     STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \

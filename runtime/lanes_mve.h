@@ -540,6 +540,7 @@ LANES_LONG_HALF(32, 16)
     STROP_INLINE strop_f32x##N strop_x##N##_gather_f16(const uint16_t *p, strop_places16x##N places, size_t n) {       \
         return strop_x##N##_widen(strop_x##N##_gather_half(p, places, n), n);                                          \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_fill_f16(float a, size_t n) { return strop_x##N##_fill(a, n); }            \
     LANES_FMA_HALF(N, fma)                                                                                             \
     LANES_FMA_HALF(N, fnma)
 #define LANES_FMA_HALF(N, name)                                                                                        \

@@ -170,11 +170,14 @@
     STROP_INLINE strop_f32x##N strop_x##N##_sub_f16(strop_f32x##N a, strop_f16x##N c, size_t n) {                      \
         return __riscv_vfwsub_wv_f32m##g(a, c, n);                                                                     \
     }                                                                                                                  \
-    LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
-    LANES_FMA_HALF(N, g, fnma, vfwnmsac)                                                                               \
     STROP_INLINE strop_f32x##N strop_x##N##_widen(strop_f16x##N a, size_t n) {                                         \
         return __riscv_vfwcvt_f_f_v_f32m##g(a, n);                                                                     \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_fill_f16(float a, size_t n) {                                              \
+        return strop_x##N##_widen(strop_x##N##_half_fill(a, n), n);                                                    \
+    }                                                                                                                  \
+    LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
+    LANES_FMA_HALF(N, g, fnma, vfwnmsac)                                                                               \
     STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) {                                    \
         return __riscv_vfncvt_f_f_w_f16##h(a, n);                                                                      \
     }
@@ -360,6 +363,7 @@
     }                                                                                                                  \
     PAIR_MADE(N, H, gather_f16, (const uint16_t *p, strop_places16x##N places, size_t n),                              \
               (p, DISTANCES(places, 0), FIRST(H)), (p, DISTANCES(places, 1), REST(H)))                                 \
+    PAIR_MADE(N, H, fill_f16, (float a, size_t n), (a, FIRST(H)), (a, REST(H)))                                        \
     PAIR_TWO_HALF(N, H, add_f16)                                                                                       \
     PAIR_TWO_HALF(N, H, sub_f16)                                                                                       \
     PAIR_FMA_HALF(N, H, fma_f16)                                                                                       \

@@ -146,6 +146,8 @@ class OpSpec:
     """For an activation, targets it can reach without saturating: the lower and the upper of two."""
     linear: ClassVar[str] = ""
     """The operand that all results are proportional to: a power of two that it rests times need not be taken back."""
+    gradient: ClassVar[str] = ""
+    """The operand that an update multiplies by its attribute `lr`, and uses for nothing else without `weight_decay`."""
     monotone: ClassVar[bool] = False
     """Whether the op never decreases, element by element, so that it may move behind a max-pool."""
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float16", "bfloat16")

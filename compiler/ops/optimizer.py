@@ -81,6 +81,7 @@ class Sgd(Update):
 
     kind = "sgd"
     operands = ("w", "dw", "lr", "phase")
+    gradient = "dw"
     results = ("w",)
     overwrites = {0: 0}
 

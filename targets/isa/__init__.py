@@ -20,6 +20,8 @@ class Isa:
     fma: float32 multiply-add with one rounding is an instruction; only then may a Program contain it.
     tiling: fields of `compiler.schedules.Tiling` that differ from its defaults: what the registers of the core hold.
     lanes: float32 values of a vector register; 1 for a scalar core.  flush: its vectors take subnormals for zero.
+    apart: kernels that a step calls more than once are functions: as part of it, they would share their constants, and
+    spill whole groups of registers for that.
     startup: file in ``firmware/`` with the reset code; empty on the PC.
     flags: compiler flags by toolchain name.  gcc_prefix: of the cross gcc.  gcc_package: the Debian package of it.
     counter: what a board of this ISA counts work in.  notes: what the instruction bounds rest on.
@@ -31,6 +33,7 @@ class Isa:
     tiling: Mapping[str, int] = field(default_factory=dict, hash=False)
     lanes: int = 1
     flush: bool = False
+    apart: bool = False
     startup: str = ""
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     gcc_prefix: str = ""

@@ -1,7 +1,7 @@
 """RISC-V with an FPU and a vector unit (RVV 1.0, float32 and float16 elements) whose registers hold 256 bits."""
 
 from strop.targets.isa import Isa
-from strop.targets.isa.rv32v import AS_WRITTEN
+from strop.targets.isa.rv32v import AS_WRITTEN, MOVES_AS_THEY_ARE
 
 ISA = Isa(
     name="rv32v256",
@@ -12,11 +12,12 @@ ISA = Isa(
         "register": 8,
     },
     lanes=8,
+    apart=True,
     startup="startup_rv32.S",
     flags={
         "zig": (
             "-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+a+f+c+zfh+zve32f+zvfh+zvl256b",
-            "-mabi=ilp32f", "-mrvv-vector-bits=256", *AS_WRITTEN,
+            "-mabi=ilp32f", "-mrvv-vector-bits=256", *AS_WRITTEN, *MOVES_AS_THEY_ARE,
         ),
         "clang": (
             "--target=riscv32-unknown-elf", "-march=rv32imafc_zicsr_zfh_zve32f_zvfh_zvl256b",

@@ -42,6 +42,7 @@ def cases() -> Iterator[tuple[str, str]]:
         yield floats(function, "C, HALVES(a.h)")
     yield floats("sqrt", "A", "SCALAR")
     yield floats("fill", "a.f[0]")
+    yield floats("fill_f16", "-0x1.8p-20f")
     yield floats("clipped", "C, 0x1p-125f")
     yield floats("load_f16", "a.h, 2")
     yield floats("load_bf16", "a.h + 1, 2")

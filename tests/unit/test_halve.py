@@ -57,6 +57,16 @@ def test_the_input_is_copied_once_and_read_as_halves_alone() -> None:
     assert program.values["x.half"].dtype.name == "float16"
 
 
+@pytest.mark.parametrize(("decay", "folded"), [(0.0, True), (0.25, False)])
+def test_a_constant_rate_takes_the_scale_of_a_gradient_that_nobody_stores(decay: float, folded: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Flatten(), nn.Linear(8 * 25, 3))
+    rate = strop.optim.SGD(lr=0.5, weight_decay=decay)
+    bundle = strop.build(model, torch.zeros(1, 4, 5, 5), optimizer=rate, dtype="float16", board=VECTORS)
+    update = bundle.files["strop_model.c"].split("_conv2d_dw_sgd(")[1].split("\n}")[0]
+    assert ("fnma_fvv(0.00048828125f, " in update) == folded
+    assert ("0.0009765625f" in update) != folded
+
+
 def updates(program: Program) -> list[Op]:
     return [op for op in flatten(program.train_step) if op.kind == "dense_dw"]
 
