@@ -7,11 +7,13 @@ shorter than the others. What has no vector form is a LowerError: the kernel sta
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby, takewhile
 from math import prod
 from typing import Any
 
 from strop.compiler.cprint import ATOM, BINARY, NARROW, Printer, literal, walk
+from strop.compiler.dtypes import DTYPES
 from strop.compiler.places import Spread, spread
 from strop.errors import LowerError
 
@@ -37,6 +39,27 @@ SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of what lanes can be gathered of."""
 
 
+@dataclass
+class Turns:
+    """A loop that is being printed. lines, at: where what stands before it goes.
+
+    kept: names of scalars that are read before it, or before another loop of the block that it stands in, by their C.
+    """
+
+    var: Any
+    lines: list[str]
+    depth: int
+    kept: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self.at = len(self.lines)
+        self.lines.append("")
+
+    def before(self, text: str) -> None:
+        """Put a line before the loop."""
+        self.lines[self.at] += "\n" * bool(self.lines[self.at]) + "    " * self.depth + text
+
+
 def width_of(lanes: int) -> int:
     """The smallest type that holds so many lanes."""
     return next(width for width in WIDTHS if width >= lanes)
@@ -48,15 +71,16 @@ class VectorPrinter(Printer):
     lane: the variable of the loop being printed.  prefix: of its functions.  extent: turns of the loop, and lanes of
     vectors in registers.  count: how many of them come about, all but in a tail.  tiles: of each register tile of
     vectors, the distance of lanes in it, and how many they are.  filled: the count of its first vector.  single:
-    registers that each lane has one of.  gathers: whether lanes may lie in no row, at places of `tables`.  around: of
-    the loops of a map around a statement, outermost first, the variable, the place before it and its depth.  fixed: by
-    that place and their C, the names of vectors that are made there.  panels: rows of numbers on the stack.  read: by
-    its C, the name of what products with those read in this block of statements.
+    registers that each lane has one of.  gathers: whether lanes may lie in no row, at places of `tables`.  turns: the
+    loops around a statement, outermost first; around: those of a map.  fixed: by the place before one of these and
+    their C, the names of vectors that are made there.  room: scalars that stay in registers around loops; kept: of each
+    block around a statement, their names by their C.  changed: buffers that the kernel stores to.  panels: rows of
+    numbers on the stack.  read: by its C, the name of what products with those read in this block of statements.
     """
 
     lane: Any = None
     prefix = count = ""
-    extent = 0
+    extent = room = 0
     gathers = False
 
     def __init__(self, *args: Any) -> None:
@@ -68,13 +92,18 @@ class VectorPrinter(Printer):
         self.tables: dict[tuple[int, ...], str] = {}
         self.filled: dict[Any, str] = {}
 
-        self.around: list[tuple[Any, int, int]] = []
+        self.turns: list[Turns] = []
+        self.kept: list[dict[str, str]] = [{}]
+        self.changed: set[Any] = set()
+        self.around: list[Turns] = []
         self.fixed: dict[tuple[int, str], str] = {}
         self.panels: set[Any] = set()
         self.read: dict[str, str] = {}
 
     def function(self, body: Any) -> None:
         """Append the C of a kernel's body, tables first."""
+        self.room = self.room if always_runs(body) else 0
+        self.changed = {node.buffer for node in walk(body) if type(node).__name__ == "BufferStore"}
         super().function(body)
         self.lines[:0] = [
             f"    static const uint16_t {name}[{len(table)}] = {{{', '.join(map(str, table))}}};"
@@ -113,13 +142,33 @@ class VectorPrinter(Printer):
             with self._lanes(node) as body:
                 self.statement(body)
             return
-        if not self.around and not self._is_map(node):
-            super()._For(node)
-            return
-        self.around.append((node.loop_var, len(self.lines), self.depth))
-        self.lines.append("")
+        turns = Turns(node.loop_var, self.lines, self.depth, self.kept[-1])
+        is_map = bool(self.around) or self._is_map(node)
+        self.turns.append(turns)
+        self.around += [turns] * is_map
+        self.kept.append({})
         super()._For(node)
-        self.around.pop()
+        self.kept.pop()
+        self.around = self.around[:-1] if is_map else self.around
+        self.turns.pop()
+
+    def _xTensorLoad(self, node: Any) -> str:
+        """A scalar; what all turns of loops read for their vectors is read before them, as far as registers hold it."""
+        text = super()._xTensorLoad(node)
+        if self.lane is None or not self._is_parameter(node.source):
+            return text
+        known = [kept[text] for kept in self.kept if text in kept]
+        steady = list(takewhile(lambda turns: not self.bounds.depends(node, turns.var), reversed(self.turns)))
+        if known or not steady or sum(map(len, self.kept)) >= self.room:
+            return known[0] if known else text
+        name = self._fresh(f"{self.buffers[node.source]}_{len(steady[-1].kept)}")
+        steady[-1].before(f"const {DTYPES[str(node.ty.dtype)].c} {name} = {text};")
+        return steady[-1].kept.setdefault(text, name)
+
+    def _is_parameter(self, buffer: Any) -> bool:
+        """Whether a buffer is memory that the kernel only reads."""
+        changed = {self.buffers.get(each) for each in self.changed}
+        return buffer.scope() not in ("local", PANEL) and self.buffers[buffer] not in changed
 
     def _is_map(self, node: Any) -> bool:
         """Whether all that a statement does is to store vectors: then nothing that it reads is changed by it before."""
@@ -132,19 +181,17 @@ class VectorPrinter(Printer):
 
     def _before(self, node: Any, element: str, make: Callable[[Any], str]) -> str:
         """C of a vector, or the name that it gets before the loops of a map that do not change it."""
-        steady = list(takewhile(lambda loop: not self.bounds.depends(node, loop[0]), reversed(self.around)))
+        steady = list(takewhile(lambda turns: not self.bounds.depends(node, turns.var), reversed(self.around)))
         if not steady or type(node).__name__ == "FloatImm" or any(self.bounds.depends(node, var) for var in self.bound):
             return make(node)
         around, self.around = self.around, []
         text = make(node)
         self.around = around
-        _, at, depth = steady[-1]
-        if (at, text) not in self.fixed:
-            self.fixed[at, text] = self._fresh("fixed")
-            kind = f"const strop_{element}x{width_of(self.extent)}"
-            line = f"{'    ' * depth}{kind} {self.fixed[at, text]} = {text};"
-            self.lines[at] += "\n" * bool(self.lines[at]) + line
-        return self.fixed[at, text]
+        key = steady[-1].at, text
+        if key not in self.fixed:
+            self.fixed[key] = self._fresh("fixed")
+            steady[-1].before(f"const strop_{element}x{width_of(self.extent)} {self.fixed[key]} = {text};")
+        return self.fixed[key]
 
     def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
         """Additions to different sums so that those of a vector stand together: it is loaded once, and not kept."""
@@ -470,6 +517,23 @@ class VectorPrinter(Printer):
 def is_lanes(node: Any) -> bool:
     """Whether a statement is a loop over lanes."""
     return type(node).__name__ == "For" and int(node.kind) == VECTORIZED
+
+
+def always_runs(body: Any) -> bool:
+    """Whether no statement waits for a condition, but for lanes in the shorter vectors at an end.
+
+    A choice by comparing floats is made lane by lane, between what is computed in any case.
+    """
+    nodes = list(walk(body))
+    tails = [node.body for node in nodes if is_lanes(node)]
+    conditions = [node for node in nodes if _is_conditional(node)]
+    return all(any(node.same_as(tail) for tail in tails) for node in conditions)
+
+
+def _is_conditional(node: Any) -> bool:
+    if type(node).__name__ != "Call" or not str(node.op.name).endswith("if_then_else"):
+        return type(node).__name__ == "IfThenElse"
+    return not str(getattr(node.args[0], "a", node).ty.dtype).startswith("float")
 
 
 def _store_of(statement: Any) -> Any:

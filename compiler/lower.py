@@ -403,6 +403,7 @@ def _print(
     printer = make(names, kernel.fma, Bounds())
     if isinstance(printer, VectorPrinter):
         printer.gathers = lanes in (Lanes.POSITIONS, Lanes.TERMS)
+        printer.room = kernel.tiling.scalars
     parameters: dict[str, Parameter] = {}
     operands = [*range(kernel.inputs), *result_order(kernel)]
     for operand, var in zip(operands, function.params, strict=True):

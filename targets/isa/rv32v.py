@@ -14,6 +14,7 @@ ISA = Isa(
     fma=True,
     tiling={
         "accumulators": 20, "unroll": 8, "depth": 8, "reach": 8192, "band": 8, "turn": 4, "lanes": 32, "halves": 64,
+        "scalars": 24,
     },
     lanes=4,
     apart=True,

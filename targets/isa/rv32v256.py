@@ -9,7 +9,7 @@ ISA = Isa(
     fma=True,
     tiling={
         "accumulators": 20, "unroll": 8, "depth": 8, "reach": 8192, "band": 8, "turn": 4, "lanes": 64, "halves": 128,
-        "register": 8,
+        "register": 8, "scalars": 24,
     },
     lanes=8,
     apart=True,

@@ -50,6 +50,14 @@ def test_lanes_are_channels_so_padding_is_the_same_for_all() -> None:
     assert "pick" not in body
 
 
+@pytest.mark.parametrize("room", [0, 3, 24])
+def test_scalars_that_all_turns_share_are_read_before_the_loop(room: int) -> None:
+    body = kernel("dense_dx", (1, 5), (5, 192), lanes=32, scalars=room)
+    before, loop = body.split("for (int", 1)
+    assert before.count("const float dy_") == min(room, 5)
+    assert loop.count("dy[") == 3 * (5 - min(room, 5))  # for three vectors side by side
+
+
 HELIUM = {"lanes": 16, "registers": 8, "at_once": 4}
 
 
