@@ -275,12 +275,31 @@ def _reduction(
         _widen_beforehand(sch, panel, outer, tiling)
     for loop in tile:
         sch.unroll(loop)
-    for loop in (outer[-1], *(reduce[-2:-1] if depth > 1 else ())) if parts else ():
-        part(sch, loop)
+    if parts:
+        _part(sch, anchor, outer, reduce, depth)
     for stage in [*copies, *followers]:
         _follow(sch, stage, outer[-1], len(outer), axis, width)
     sch.vectorize(lane)
     _zeros(sch, block, reduce[0], len(outer))
+
+
+def _part(sch: Any, anchor: Stage, outer: Sequence[Any], reduce: Sequence[Any], depth: int) -> None:
+    """Code of its own for the edges of an image. depth: copies of the last loop of a sum.
+
+    Where the terms are few they are written out, for each edge and corner those that are there.
+    """
+    if len(anchor.shape) > 3 and prod(anchor.terms) <= TAPS:
+        for loop in reduce[:-1]:
+            sch.unroll(loop)
+        parted = outer[-2:]
+    else:
+        parted = [outer[-1], *(reduce[-2:-1] if depth > 1 else ())]
+    for loop in parted:
+        part(sch, loop)
+
+
+TAPS = 9
+"""Terms of a sum that are few."""
 
 
 def _widen_beforehand(sch: Any, panel: Stage, outer: Sequence[Any], tiling: Tiling) -> None:

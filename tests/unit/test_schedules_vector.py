@@ -58,6 +58,12 @@ def test_scalars_that_all_turns_share_are_read_before_the_loop(room: int) -> Non
     assert loop.count("dy[") == 3 * (5 - min(room, 5))  # for three vectors side by side
 
 
+def test_few_terms_are_written_out_for_each_edge_of_an_image() -> None:
+    body = kernel("conv2d", (1, 16, 7, 5), (16, 1, 3, 3), attrs=CONV | {"groups": 16}, lanes=16)
+    assert body.count("for (int") == 1, "a loop over the rows between the first and the last"
+    assert body.count("_fma(") == (2 + 3 + 2) * (2 + 3 + 3 + 3 + 2)
+
+
 HELIUM = {"lanes": 16, "registers": 8, "at_once": 4}
 
 
