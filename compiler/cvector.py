@@ -31,6 +31,9 @@ COMPARISONS = {"GT": ("gt", False), "GE": ("ge", False), "LT": ("gt", True), "LE
 """Function, and whether the operands change places."""
 
 
+ELEMENTARY = {"strop_sqrtf": "sqrt", "strop_reluf": "relu", "strop_expf": "exp"}
+"""Functions of numbers that lanes have too."""
+
 IN_MEMORY = {"float32": "", "uint8": "_u8", **{name: f"_{short}" for name, short in NARROW.items()}}
 """What lanes can lie in memory as, and how the functions that load and store them end. In registers all are floats."""
 
@@ -505,10 +508,8 @@ class VectorPrinter(Printer):
         if name.endswith("if_then_else"):
             return self._pick(*node.args)
         function = str(node.args[0].value) if "call" in name and "extern" in name else name
-        if function == "strop_sqrtf":
-            return self._call("sqrt", self.vector(node.args[1]))
-        if function == "strop_reluf":
-            return self._call("relu", self.vector(node.args[1]))
+        if function in ELEMENTARY:
+            return self._call(ELEMENTARY[function], self.vector(node.args[1]))
         if function == "strop_model_limited":
             return f"{function}_x{width_of(self.extent)}({self.vector(node.args[1])}, {self.count})"
         raise LowerError(f"no vector form of {function}")

@@ -1,7 +1,7 @@
 """What a generated file needs beside its kernels when errors rest in 16 bits times a scale: limits, and their count.
 
 Of a step, `beyond` remembers whether an error left its format's range. Under a fixed scale it stays at the range's end;
-under one that follows, kernels that would still update something in this step are not run, and the scale halves.
+under one that follows, kernels that update something are not run in this step, and the scale halves.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ strop_model_limited_{half}x{n}({type} x, size_t n) {{
 
 FOLLOWING = """strop_model_health_t strop_model_health;
 
-/* Whether an error of this step was too large for its format: no kernel updates anything any more. */
+/* Whether an error of this step was too large for its format: no kernel updates anything. */
 static bool beyond;
 
 static inline float strop_model_scale(void) {{ return {scale}[0]; }}

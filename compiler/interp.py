@@ -55,7 +55,8 @@ class Interpreter:
             self._scan(op, env)
             return
         for part in op.parts:
-            results = spec(part.kind).reference([env[name] for name in part.inputs], part.attrs)
+            with np.errstate(invalid="ignore"):  # a step whose errors are infinite is computed to its end
+                results = spec(part.kind).reference([env[name] for name in part.inputs], part.attrs)
             env.update(zip(part.outputs, map(self._typed, results), strict=True))
         for name in op.outputs:
             env[name] = self._stored(name, env[name])

@@ -99,7 +99,7 @@ def arrange_lanes(
         if lanes is Lanes.TERMS and few_outputs(anchor, tiling):
             _terms(sch, anchor, followers, tiling, half=half)
         elif prod(anchor.shape) < FEW:
-            _scalar(sch, [anchor, *followers])
+            _few(sch, [anchor, *followers], tiling, lanes)
         elif anchor.reduces:
             axis = lane_axis(anchor.shape, lanes)
             _reduction(sch, anchor, followers, tiling, axis, half=half, panel=panel)
@@ -132,10 +132,12 @@ def _own(sch: Any, block: Any, axis: int) -> list[str]:
     return [name for name, place in places.items() if var in findall(r"\w+", " ".join(place))]
 
 
-def _scalar(sch: Any, run: Sequence[Stage]) -> None:
-    """A handful of numbers: each stage keeps its own loops."""
+def _few(sch: Any, run: Sequence[Stage], tiling: Tiling, lanes: Lanes) -> None:
+    """What begins with a handful of sums: each stage keeps its own loops, and maps of more numbers get lanes."""
     for stage in run:
-        if stage.reduces:
+        if not stage.reduces and prod(stage.shape) >= FEW:
+            _map(sch, stage, tiling, lanes)
+        elif stage.reduces:
             block = sch.get_sblock(stage.name)
             registers(sch, block, stage)
             _, reduce = loops_of(sch, block)

@@ -93,7 +93,7 @@ def build(
     p = stage("flatten", flatten(p))
     p = stage("simplify", simplify(p))
     p = stage("hoist", hoist(p))
-    p = stage("fuse", fuse(p))
+    p = stage("fuse", fuse(p, sweeps=not policy.follows))
     p = stage("unroll", unroll(p))
     p = stage("narrow", narrow(p, policy, board.name, rule.seed, board.core.tiling.get("harts", 1)))
     p = stage("halve", halve(p, policy.sums, board.name, board.core.tiling.get("halves", 0)))

@@ -45,10 +45,10 @@ class Precision(Formats):
     a state of the parameter's size and format (Kahan's compensation; of bfloat16 both together are what a float32
     master would be, to 16 bits of mantissa).  error_scale: a power of two that errors in float16 are stored times, so
     that small ones do not vanish; large ones stay at the format's end. Without one 1024, or 64 with sums in float16.
-    `dynamic` begins with 2^16, halves when an error leaves the range, skipping the updates that are then left of the
-    step, and doubles after 2,000 steps without.  sums: what sums of products of float16 numbers are kept in; with
-    `float16`, sums of up to 32 terms are added up in float32, on a core that computes in it.  layers: other formats for
-    layers whose name fits a shell pattern, the last that fits.
+    `dynamic` begins with 2^16, halves when an error leaves the range, skipping the updates of that step, and doubles
+    after 2,000 steps without: a step's updates wait for all of its errors, which are in memory together.  sums: what
+    sums of products of float16 numbers are kept in; with `float16`, sums of up to 32 terms are added up in float32, on
+    a core that computes in it.  layers: other formats for layers whose name fits a shell pattern, the last that fits.
     """
 
     parameters: Format = "float32"
@@ -75,6 +75,11 @@ class Precision(Formats):
             rest = [f"{name}={value}" for name, value in changed.items() if name not in formats]
             return ", ".join([self.parameters, *rest])
         return ", ".join(f"{name}={value}" for name, value in changed.items())
+
+    @property
+    def follows(self) -> bool:
+        """Whether the error scale changes in training, and updates wait for all errors of a step."""
+        return self.error_scale == "dynamic"
 
     @property
     def narrows(self) -> bool:

@@ -14,6 +14,7 @@ from strop.host.footprint import report
 from strop.host.picture import Curve, learning_curves
 from strop.host.progress import Terminal
 from strop.host.reference import reference
+from strop.host.reference.base import one_thread
 from strop.host.runs import Run
 from strop.host.trainer import Training
 from strop.host.validate import unequal
@@ -105,8 +106,9 @@ class Trial:
         """Train the independent reference on the same samples in the same order; returns its accuracy."""
         peer = reference(self.recipe.rule, self.model, "cross_entropy", self.recipe.optimizer)
         assert peer is not None
-        for i in self.order.indices(0, self.steps):
-            peer.step(self.data.x[i : i + 1], self.data.y[i : i + 1])
+        with one_thread():
+            for i in self.order.indices(0, self.steps):
+                peer.step(self.data.x[i : i + 1], self.data.y[i : i + 1])
         return float((peer.infer(self.data.x_test).argmax(axis=1) == self.data.y_test).mean())
 
     def _on_board(self, device: Device) -> float:

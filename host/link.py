@@ -134,7 +134,7 @@ class Link:
         self._round = 0                    # mark of the latest (re)send; the board echoes it
         self._slowest = timeout / 80       # longest wait for an answer so far, in seconds
         self._last_line = ""
-        self._is_open = self._is_busy = False
+        self._is_open = self._is_busy = self._has_met = False
         self.steps = 0
         """Steps the board is known to have done."""
 
@@ -288,7 +288,7 @@ class Link:
         if expected is not None and hello.hash != expected:
             raise SessionError(f"the board runs model {hello.hash.hex()[:12]}, not {expected.hex()[:12]}",
                                where=f"{hello.board} at {self._transport.name}", do="Flash the model that is meant")
-        self._next, self.steps = hello.next_seq, hello.steps
+        self._next, self.steps, self._has_met = hello.next_seq, hello.steps, True
         return hello
 
     def _recover(self, flight: _Flight, error: PortClosedError) -> None:
@@ -336,7 +336,7 @@ class Link:
     # ---- errors ----
 
     def _place(self) -> str:
-        return f"{self._transport.name}, after step {self.steps}"
+        return f"{self._transport.name}, after step {self.steps}" if self._has_met else self._transport.name
 
     def _lost(self, what: str, do: str) -> BoardLostError:
         last = f'; the last it said: "{self._last_line}"' if self._last_line else ""

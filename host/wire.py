@@ -272,7 +272,7 @@ class Stats(NamedTuple):
     saturated: int = 0
     """Steps with a 16-bit error beyond its range."""
     skipped: int = 0
-    """Steps whose updates were skipped for that, in part or whole."""
+    """Steps whose updates were skipped for that."""
 
     @classmethod
     def unpack(cls, frame: Frame) -> Self:

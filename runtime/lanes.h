@@ -32,6 +32,9 @@
  *   placesK_div(v, by, n) are those divided by 2 to 255, rounded down, and placesK_add(a, v, times, n) is a + v * times,
  *   modulo 2^16. gather, gather_f16, gather_bf16 and gather_half load from there.
  *
+ * ELEMENTARY
+ *   exp(v, n) has the bits of strop_expf, lane by lane, flushing or not.
+ *
  * FLUSHING
  *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines
  *   STROP_LANES_FLUSH before it includes this, and then every function does, on the PC as well: lanes_flush.h says how.
@@ -63,6 +66,30 @@ typedef struct { uint32_t first, second; } strop_two_words;
         const lanes y = strop_x##N##_##half##pick_gt(low, a, low, a, n);                                               \
         return strop_x##N##_##half##pick_gt(y, high, high, y, n);                                                      \
     }
+
+/* What strop_expf computes, or where 2^n might leave a lane's exponent field, that function itself. No operation flushes
+ * what would show beside the 1 that is added. scaled(y, n) is y * 2^n, by the low bits of the float n. */
+#define LANES_HORNER(coefficient, N) q = strop_x##N##_add_vf(strop_x##N##_mul(q, r, n), coefficient, n);
+#define LANES_EXP(N)                                                                                                   \
+    STROP_INLINE strop_f32x##N strop_x##N##_exp(strop_f32x##N x, size_t n) {                                           \
+        if (!strop_x##N##_within(x, 86.0f, n)) {                                                                       \
+            float each[N];                                                                                             \
+            strop_x##N##_store(each, 1, x, n);                                                                         \
+            for (size_t i = 0; i < n; ++i) {                                                                           \
+                each[i] = strop_expf(each[i]);                                                                         \
+            }                                                                                                          \
+            return strop_x##N##_load(each, 1, n);                                                                      \
+        }                                                                                                              \
+        const strop_f32x##N sum = strop_x##N##_add_vf(strop_x##N##_mul_vf(x, STROP_LOG2_E, n), STROP_INTEGER, n);      \
+        const strop_f32x##N whole = strop_x##N##_sub_vf(sum, STROP_INTEGER, n);                                        \
+        const strop_f32x##N high = strop_x##N##_sub(x, strop_x##N##_mul_vf(whole, STROP_LN2_HIGH, n), n);              \
+        const strop_f32x##N r = strop_x##N##_sub(high, strop_x##N##_mul_vf(whole, STROP_LN2_LOW, n), n);               \
+        strop_f32x##N q = strop_x##N##_fill(STROP_EXP_FIRST, n);                                                       \
+        STROP_EXP_REST(LANES_HORNER, N)                                                                                \
+        q = strop_x##N##_mul(strop_x##N##_mul(r, r, n), q, n);                                                         \
+        return strop_x##N##_scaled(strop_x##N##_add_vf(strop_x##N##_add(r, q, n), 1.0f, n), sum, n);                   \
+    }
+
 #if defined(STROP_LANES_FLUSH) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #include "lanes_mve.h"
 #elif defined(__riscv_vector) && !defined(STROP_LANES_FLUSH)
@@ -90,6 +117,8 @@ typedef struct { uint32_t first, second; } strop_two_words;
 #undef LANES_TWO_IN_HALF
 #undef LANES_PICK_IN_HALF
 #undef LANES_CLIPPED
+#undef LANES_EXP
+#undef LANES_HORNER
 #undef LANES_RECIPROCAL
 #undef LANES_PLACES
 #undef LANES_FIRST

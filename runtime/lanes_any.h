@@ -52,6 +52,8 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
         EACH(N, strop_lane_gt(a[i], 0.0f) ? a[i] : 0.0f)                                                               \
     STROP_INLINE strop_f32x##N strop_x##N##_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n)                      \
         EACH(N, (float)p[(ptrdiff_t)i * stride])                                                                       \
+    STROP_INLINE strop_f32x##N strop_x##N##_scaled(strop_f32x##N a, strop_f32x##N b, size_t n)                         \
+        EACH(N, strop_bits_float(strop_float_bits(a[i]) + (strop_float_bits(b[i]) << 23)))                             \
     STROP_INLINE void strop_x##N##_store_u8(uint8_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                 \
         for (size_t i = 0; i < n; ++i) {                                                                               \
             p[(ptrdiff_t)i * stride] = (uint8_t)v[i];                                                                  \
@@ -95,6 +97,7 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     LANES_PICK(N, ge)                                                                                                  \
     LANES_PICK(N, eq)                                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
+    LANES_EXP(N)                                                                                                       \
     LANES_ARITHMETIC_HALF(N)                                                                                           \
     LANES_ACROSS(N, strop_f32x##N, , v[i])                                                                             \
     LANES_ACROSS(N, strop_f16x##N, half_, strop_lane_f16_float(v[i]))                                                  \

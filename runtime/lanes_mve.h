@@ -151,12 +151,20 @@ LANES_APART(div_vf, (strop_f32x4 a, float b, size_t n), a[i] / b)
 LANES_APART(div_fv, (float a, strop_f32x4 b, size_t n), a / b[i])
 LANES_APART(sqrt, (strop_f32x4 a, size_t n), strop_sqrtf(a[i]))
 
+STROP_INLINE strop_f32x4 strop_x4_scaled(strop_f32x4 y, strop_f32x4 by, size_t n) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(y), places = vshlq_n_u32(vreinterpretq_u32_f32(by), 23);
+    (void)n;
+    return vreinterpretq_f32_u32(vaddq_u32(bits, places));
+}
+
 /* Magnitudes are in the order of their bits, and NaN is beyond all. */
 STROP_INLINE bool strop_x4_within(strop_f32x4 a, float most, size_t n) {
     uint32_t beyond;
     __asm__("vcmp.u32 hi, %q1, %2\n\tvmrs %0, p0" : "=r"(beyond) : "t"(vabsq_f32(a)), "r"(strop_float_bits(most)));
     return (n < 4 ? beyond & 0xffffu >> (16 - 4 * n) : beyond) == 0; /* a predicate has four bits a lane */
 }
+
+LANES_EXP(4)
 
 STROP_INLINE strop_f32x4 strop_x4_load_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {
     return vcvtq_f32_u32(strop_x4_bytes(p, stride, n));
@@ -448,6 +456,7 @@ STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x
     LANES_PAIR(N, H, strop_f32x##N, , float)                                                                           \
     LANES_PAIR_TWO(N, H, strop_f32x##N, div)                                                                           \
     LANES_MADE(N, H, strop_f32x##N, sqrt, (strop_f32x##N a, size_t n), a.half[i])                                      \
+    LANES_MADE(N, H, strop_f32x##N, exp, (strop_f32x##N a, size_t n), a.half[i])                                       \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_u8, store_u8, uint8_t)                                                 \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_bf16, store_bf16, uint16_t)
 #define LANES_PAIR_GATHER(N, H)                                                                                        \

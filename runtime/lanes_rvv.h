@@ -91,7 +91,13 @@
     LANES_PICK(N, g, b, gt, vmfgt_vv)                                                                                  \
     LANES_PICK(N, g, b, ge, vmfge_vv)                                                                                  \
     LANES_PICK(N, g, b, eq, vmfeq_vv)                                                                                  \
-    LANES_CLIPPED(N, strop_f32x##N, )
+    LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_scaled(strop_f32x##N y, strop_f32x##N by, size_t n) {                      \
+        const vuint32m##g##_t bits = __riscv_vreinterpret_v_f32m##g##_u32m##g(y);                                      \
+        const vuint32m##g##_t places = __riscv_vsll_vx_u32m##g(__riscv_vreinterpret_v_f32m##g##_u32m##g(by), 23, n);   \
+        return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vadd_vv_u32m##g(bits, places, n));                     \
+    }                                                                                                                  \
+    LANES_EXP(N)
 
 /* Distances in bytes are 16 bits wide, whatever lies there. */
 #define LANES_PLACES(N, g, h, q)                                                                                       \
@@ -302,7 +308,8 @@
     STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
         return strop_x##H##_within(a.low, most, FIRST(H)) && strop_x##H##_within(a.high, most, REST(H));               \
     }                                                                                                                  \
-    LANES_CLIPPED(N, strop_f32x##N, )
+    LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
+    PAIR_MADE(N, H, exp, (strop_f32x##N a, size_t n), (a.low, FIRST(H)), (a.high, REST(H)))
 
 #define FIRST(H) (n < (H) ? n : (H))
 #define REST(H) (n > (H) ? n - (H) : 0)

@@ -11,8 +11,6 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-#define LN2_HIGH 0x1.63p-1f             /* 9 bits of ln 2: an integer below 2^15 times it is exact */
-#define LN2_LOW -0x1.bd0106p-13f        /* ln 2 - LN2_HIGH */
 #define INFINITE strop_bits_float(0x7f800000u)
 #define NOT_A_NUMBER strop_bits_float(0x7fc00000u)
 #define MANTISSA_BITS 23
@@ -33,16 +31,15 @@ static float exp_extreme(float x, float y, uint32_t n) {
     return NOT_A_NUMBER;
 }
 
+#define HORNER(coefficient, _) q = q * r + (coefficient);
+
 /* x = n ln 2 + r with |r| <= ln(2) / 2, then e^x = 2^n (1 + r + r^2 Q(r)). Q's error is below 2^-28 of e^r. */
 float strop_expf(float x) {
-    const float sum = x * 0x1.715476p0f + 0x1.8p23f; /* so large that it is an integer; its low bits are n */
-    const float n = sum - 0x1.8p23f;
-    const float r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    float q = 0x1.6a2p-10f;
-    q = q * r + 0x1.124p-7f;
-    q = q * r + 0x1.5558dep-5f;
-    q = q * r + 0x1.55548ap-3f;
-    q = q * r + 0x1.fffffcp-2f;
+    const float sum = x * STROP_LOG2_E + STROP_INTEGER; /* its low bits are n */
+    const float n = sum - STROP_INTEGER;
+    const float r = (x - n * STROP_LN2_HIGH) - n * STROP_LN2_LOW;
+    float q = STROP_EXP_FIRST;
+    STROP_EXP_REST(HORNER, )
     const float y = 1.0f + (r + r * r * q);
     return __builtin_fabsf(x) < 87.0f ? scale(y, strop_float_bits(sum)) : exp_extreme(x, y, strop_float_bits(sum));
 }
@@ -63,7 +60,7 @@ float strop_logf(float x) {
     float p = 0x1.36ep-2f;
     p = p * z + 0x1.992b1ap-2f;
     p = p * z + 0x1.5555b4p-1f;
-    return k * LN2_HIGH + (f - (half - (s * (half + z * p) + k * LN2_LOW)));
+    return k * STROP_LN2_HIGH + (f - (half - (s * (half + z * p) + k * STROP_LN2_LOW)));
 }
 
 /* A polynomial in a = |x| up to 0.55, where tanh reaches 1/2: above, 1 - 2 / (e^2a + 1) is free of cancellation. */

@@ -60,6 +60,15 @@ static inline float strop_bits_float(uint32_t u) {
 /* e^x. inf above 88.7228, subnormal below -87.3365, 0 below -103.9721; exp(+-0) = 1. */
 float strop_expf(float x);
 
+/* What e^x is computed with, here and in the lanes of lanes.h. */
+#define STROP_LOG2_E 0x1.715476p0f
+#define STROP_INTEGER 0x1.8p23f         /* so large that a sum with it is an integer */
+#define STROP_LN2_HIGH 0x1.63p-1f       /* 9 bits of ln 2: an integer below 2^15 times it is exact */
+#define STROP_LN2_LOW -0x1.bd0106p-13f  /* ln 2 - STROP_LN2_HIGH */
+#define STROP_EXP_FIRST 0x1.6a2p-10f    /* the coefficients of Q (numerics.c), from the highest power on */
+#define STROP_EXP_REST(step, N) \
+    step(0x1.124p-7f, N) step(0x1.5558dep-5f, N) step(0x1.55548ap-3f, N) step(0x1.fffffcp-2f, N)
+
 /* Natural logarithm. log(+-0) = -inf, log(1) = +0, log(inf) = inf, log(x < 0) = NaN; subnormal arguments are exact. */
 float strop_logf(float x);
 

@@ -15,10 +15,10 @@ from strop.compiler.ir import PERSISTENT, Op, Program
 from strop.compiler.ops import spec
 
 
-def fuse(program: Program) -> Program:
-    """Return the Program with both functions fused."""
+def fuse(program: Program, *, sweeps: bool = True) -> Program:
+    """Return the Program with both functions fused. sweeps: whether an update may run before all errors are known."""
     functions = {name: join(program, ops, set(program.results(name))) for name, ops in program.functions().items()}
-    if program.batch == 1:
+    if program.batch == 1 and sweeps:
         functions["train_step"] = _sweeps(program, functions["train_step"])
     return program.with_(**functions).pruned()
 

@@ -7,14 +7,19 @@ the ops that are ready the one that leaves the fewest live bytes. The given orde
 
 from collections.abc import Sequence
 
+from strop.compiler.health import SCALE
 from strop.compiler.ir import PERSISTENT, Op, Program, Role
 from strop.compiler.liveness import live_bytes
 
 
 def order(program: Program) -> Program:
-    """Return the Program with the train step reordered; results are the same bits in any order."""
+    """Return the Program with the train step reordered; results are the same bits in any order.
+
+    Under an error scale that follows, updates come last: none is made in a step one of whose errors is too large.
+    """
     results = program.results("train_step")
-    candidates = [make(program, program.train_step) for make in (_given, _eager, _greedy)]
+    orders = (_updates_last,) if SCALE in program.values else (_given, _eager, _greedy)
+    candidates = [make(program, program.train_step) for make in orders]
     best = min(candidates, key=lambda ops: max(live_bytes(program, ops, results), default=0))
     return program.with_(train_step=best)
 
@@ -44,13 +49,26 @@ def _eager(program: Program, ops: Sequence[Op]) -> tuple[Op, ...]:
     ancestors: list[set[int]] = []
     for index, needs in enumerate(dependencies(program, ops)):
         ancestors.append({index}.union(*(ancestors[need] for need in needs)))
-    goals = {i for i, op in enumerate(ops) if any(program.values[n].role in PERSISTENT for n in op.outputs)}
+    goals = {i for i, op in enumerate(ops) if _updates(program, op)}
     done: dict[int, None] = {}
     while goals:
         nearest = min(goals, key=lambda i: (len(ancestors[i] - done.keys()), i))
         done.update(dict.fromkeys(sorted(ancestors[nearest] - done.keys())))
         goals.discard(nearest)
     return tuple(ops[i] for i in [*done, *(i for i in range(len(ops)) if i not in done)])
+
+
+def _updates_last(program: Program, ops: Sequence[Op]) -> tuple[Op, ...]:
+    """The given order, but for updates, and what reads their results."""
+    late: set[int] = set()
+    for index, needs in enumerate(dependencies(program, ops)):
+        if needs & late or _updates(program, ops[index]):
+            late.add(index)
+    return tuple(ops[i] for i in sorted(range(len(ops)), key=lambda i: (i in late, i)))
+
+
+def _updates(program: Program, op: Op) -> bool:
+    return any(program.values[name].role in PERSISTENT for name in op.outputs)
 
 
 def _greedy(program: Program, ops: Sequence[Op]) -> tuple[Op, ...]:

@@ -42,6 +42,7 @@ def validate(
 ) -> Outcome:
     """Prove that board and twin compute the same bits, and measure how far float64 PyTorch is."""
     from strop.host.device import twin
+    from strop.host.reference.base import one_thread
     from strop.host.validate import validate as compare
 
     bundle, reference = bundle_of(model, build, shared), _reference(model, build)
@@ -51,6 +52,7 @@ def validate(
         device_of(bundle, shared, tools, framed=True) as board,
         twin(bundle, toolchain=tools.toolchain) as pc,
         shared.terminal.meter("validate", steps) as meter,
+        one_thread(),
     ):
         board.reset()
         verdict = compare(board, pc, reference, x, y, meter.advance)

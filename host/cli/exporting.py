@@ -11,7 +11,7 @@ from strop.host.arrays import read_weights
 from strop.host.cli.choices import bundle_of
 from strop.host.cli.command import Outcome, verb
 from strop.host.cli.options import Build, Model, Shared, Weights
-from strop.host.export import FORMATS
+from strop.host.export import FORMATS, check_free
 from strop.host.export import export as write
 from strop.host.export import inference as frozen
 from strop.host.export.formats import format_of
@@ -33,6 +33,7 @@ def export(
 ) -> Outcome:  # fmt: skip
     """Write the model as a C library with an example, for your own build system; it needs nothing of strop."""
     format_of(format)
+    check_free(out, force=force)
     bundle = _bundle(shared, model, build, start, alone=inference)
     files = write(bundle, out, format=format, force=force)
     folder = out if out.is_dir() else out.parent

@@ -16,7 +16,7 @@ from strop.host.export.library import contents
 if TYPE_CHECKING:
     from strop.compiler.bundle import Bundle
 
-__all__ = ["FORMATS", "contents", "export", "inference"]
+__all__ = ["FORMATS", "check_free", "contents", "export", "inference"]
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every file in a zip, the first one that it can tell: equal contents give equal bytes."""
@@ -29,16 +29,26 @@ def export(bundle: "Bundle", out: Path, *, format: str = "c", force: bool = Fals
     files, or a file. Raises UsageError for what is there already, and for an unknown format.
     """
     made = contents(bundle, format_of(format))
+    check_free(out, force=force)
     if out.suffix == ".zip":
-        return [_zipped(made, out, force=force)]
-    _write_folder(made, out, force=force)
+        return [_zipped(made, out)]
+    _write_folder(made, out)
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
-def _zipped(made: Mapping[str, str], out: Path, *, force: bool) -> Path:
-    """One folder in a zip, with the file's own name."""
-    if out.exists() and not force:
+def check_free(out: Path, *, force: bool = False) -> None:
+    """Raise UsageError if something is there that `export` would replace; force: it may."""
+    if force or not out.exists():
+        return
+    if out.suffix == ".zip":
         raise UsageError(f"{out} exists", do="Name another file, or add --force to replace it")
+    if not out.is_dir() or any(out.iterdir()):
+        what = f"{out} exists and is {'not empty' if out.is_dir() else 'a file'}"
+        raise UsageError(what, do="Name another folder, or add --force to replace it")
+
+
+def _zipped(made: Mapping[str, str], out: Path) -> Path:
+    """One folder in a zip, with the file's own name."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, text in sorted(made.items()):
@@ -50,10 +60,7 @@ def _zipped(made: Mapping[str, str], out: Path, *, force: bool) -> Path:
     return out
 
 
-def _write_folder(made: Mapping[str, str], folder: Path, *, force: bool) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-        what = f"{folder} exists and is {'not empty' if folder.is_dir() else 'a file'}"
-        raise UsageError(what, do="Name another folder, or add --force to replace it")
+def _write_folder(made: Mapping[str, str], folder: Path) -> None:
     _made(folder.parent)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:

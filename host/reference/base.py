@@ -2,7 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -24,6 +25,20 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce": functional.binary_cross_entropy_with_logits,
 }
 """Task losses: the mean over the batch, of all but cross_entropy over all elements."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch without threads of its own: on tensors as small as a board's they wait for each other.
+
+    Beside other work that makes a step several times longer.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Reference(ABC):

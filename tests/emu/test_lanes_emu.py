@@ -41,6 +41,9 @@ def cases() -> Iterator[tuple[str, str]]:
     for function in ("add_f16", "sub_f16"):
         yield floats(function, "C, HALVES(a.h)")
     yield floats("sqrt", "A", "SCALAR")
+    yield floats("exp", "C")
+    usual = "strop_x8_mul_vf(strop_x8_sub_vf(strop_x8_load_u8(a.b, 1, WIDTH), 128.0f, WIDTH), 0.66f, WIDTH)"
+    yield floats("exp", usual, suffix="_usual")
     yield floats("fill", "a.f[0]")
     yield floats("fill_f16", "-0x1.8p-20f")
     yield floats("clipped", "C, 0x1p-125f")

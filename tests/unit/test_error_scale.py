@@ -8,6 +8,7 @@ from torch import nn
 import strop
 from strop.compiler.health import PATIENCE, SCALE, followed
 from strop.compiler.interp import Interpreter
+from strop.compiler.ir import PERSISTENT
 from strop.compiler.precision import uniform
 from strop.errors import LegalizeError
 
@@ -50,7 +51,7 @@ def test_the_twin_does_what_the_program_says(net: str, scale: int | str, rule: s
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_scale_that_follows_skips_what_is_left_of_a_step(net: str) -> None:
+def test_a_scale_that_follows_skips_the_step(net: str) -> None:
     bundle, halved = made(net, "dynamic"), []
     with bundle.twin() as twin:
         for step, (x, y) in enumerate(samples(net, 15)):
@@ -65,6 +66,33 @@ def test_a_scale_that_follows_skips_what_is_left_of_a_step(net: str) -> None:
     assert set(HUGE) <= set(halved)
     assert len(halved) < 10
     assert (stats.saturated, stats.skipped) == (len(halved), len(halved))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_step_is_skipped_whole_though_its_first_errors_are_small_enough(net: str) -> None:
+    make, shape = NETS[net]
+    torch.manual_seed(3)
+    module, x = make(), torch.randn(1, *shape)
+    with torch.no_grad():
+        module[-1].weight *= 1e4  # the error of what it reads is as many times larger
+        y = module(x) + 1
+    policy = uniform("float16", error_scale="dynamic")
+    bundle = strop.build(module, x, loss="mse", dtype=policy, optimizer=strop.optim.SGD(lr=100.0))
+    with bundle.twin() as twin:
+        before = twin.tensors()
+        twin.train_step(x.numpy(), y.numpy())
+        after = twin.tensors()
+        assert after[SCALE][0] == before[SCALE][0] / 2
+        assert [name for name in before if not np.array_equal(before[name], after[name])] == [SCALE]
+
+
+@pytest.mark.parametrize("rule", ["backprop", "blocks", "dfa", "mono-forward", "tpsgd"])
+def test_updates_come_behind_all_errors(rule: str) -> None:
+    program = made("dense", "dynamic", rule).program
+    stores = [any(program.values[name].dtype.dynamic for name in op.outputs) for op in program.train_step]
+    updates = [any(program.values[name].role in PERSISTENT for name in op.outputs) for op in program.train_step]
+    assert any(stores) and any(updates)
+    assert not any(stores[updates.index(True) :])
 
 
 def test_a_fixed_scale_cuts_and_counts() -> None:
