@@ -87,6 +87,17 @@ def test_equal_layers_share_a_kernel() -> None:
     assert len(re.findall(rf"^    .*\b{forward[0].split('(')[0].split()[-1]}\(", source, re.MULTILINE)) == 8
 
 
+@pytest.mark.parametrize(("board", "apart"), [("qemu-rv32v", True), ("qemu-cortex-m55", False)])
+def test_kernels_that_are_called_again_stay_functions_where_the_core_prefers_that(board: str, apart: bool) -> None:
+    program = Net(40).dense(40).act("relu").dense(40).act("relu").dense(3).program()
+    text = stages(program, Backprop(), "cross_entropy", SGD(lr=0.1), board=board)[1].files["strop_model.c"]
+    shared = re.findall(r"noinline\)\)\nstatic void (\w+)\(", text)
+    step = text.split("float strop_model_train_step(")[1].split("\n}")[0]
+    again = {name for name in re.findall(r" (\w+)\(", step) if step.count(f" {name}(") > 1} - {"KERNEL"}
+    assert set(shared) == (again if apart else set())
+    assert again
+
+
 def test_init_starts_over(tmp_path: Path) -> None:
     library = Library(bundle(NETWORKS["cnn"](), "head-only"), tmp_path)
     before = {name: view.copy() for name, view in library.variables().items()}
