@@ -91,7 +91,8 @@
     LANES_PICK(N, g, b, gt, vmfgt_vv)                                                                                  \
     LANES_PICK(N, g, b, ge, vmfge_vv)                                                                                  \
     LANES_PICK(N, g, b, eq, vmfeq_vv)                                                                                  \
-    LANES_CLIPPED(N, strop_f32x##N, )
+    LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
+    LANES_RAISE(N, strop_f32x##N, )
 
 /* Distances in bytes are 16 bits wide, whatever lies there. */
 #define LANES_PLACES(N, g, h, q)                                                                                       \
@@ -232,7 +233,8 @@
     LANES_FMA_IN_HALF(N, h, half_fnma, vfnmsac)                                                                        \
     LANES_PICK_IN_HALF(N, h, b, gt, vmfgt_vv)                                                                          \
     LANES_PICK_IN_HALF(N, h, b, ge, vmfge_vv)                                                                          \
-    LANES_PICK_IN_HALF(N, h, b, eq, vmfeq_vv)
+    LANES_PICK_IN_HALF(N, h, b, eq, vmfeq_vv)                                                                          \
+    LANES_RAISE(N, strop_f16x##N, half_)
 
 #define LANES_TWO_IN_HALF(N, h, name, vv, vf, fv)                                                                      \
     STROP_INLINE strop_f16x##N strop_x##N##_half_##name(strop_f16x##N a, strop_f16x##N b, size_t n) {                  \
@@ -299,7 +301,8 @@
     STROP_INLINE bool strop_x##N##_within(strop_f32x##N a, float most, size_t n) {                                     \
         return strop_x##H##_within(a.low, most, FIRST(H)) && strop_x##H##_within(a.high, most, REST(H));               \
     }                                                                                                                  \
-    LANES_CLIPPED(N, strop_f32x##N, )
+    LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
+    LANES_RAISE(N, strop_f32x##N, )
 
 #define FIRST(H) (n < (H) ? n : (H))
 #define REST(H) (n > (H) ? n - (H) : 0)
@@ -342,7 +345,9 @@
 #define PAIR_PICK(N, H, name)                                                                                          \
     PAIR_MADE(N, H, pick_##name,                                                                                       \
               (strop_f32x##N a, strop_f32x##N c, strop_f32x##N x, strop_f32x##N y, size_t n),                          \
-              (a.low, c.low, x.low, y.low, FIRST(H)), (a.high, c.high, x.high, y.high, REST(H)))
+              (a.low, c.low, x.low, y.low, FIRST(H)), (a.high, c.high, x.high, y.high, REST(H)))                       \
+    PAIR_MADE(N, H, pick_##name##_f, (strop_f32x##N a, strop_f32x##N c, float x, strop_f32x##N y, size_t n),           \
+              (a.low, c.low, x, y.low, FIRST(H)), (a.high, c.high, x, y.high, REST(H)))
 
 #if defined(__riscv_zvfh)
 /* What a pair does with a group of binary16 numbers: HALF(v, i) is the half of the group that meets half i of the pair. */
