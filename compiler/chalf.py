@@ -7,10 +7,20 @@ Everything else is computed in float32, as in `VectorPrinter`.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from strop.compiler.cprint import walk
-from strop.compiler.cvector import ARITHMETIC, COMPARISONS, VectorPrinter, is_half, is_lanes, width_of
+from strop.compiler.cvector import (
+    ARITHMETIC,
+    COMPARISONS,
+    Larger,
+    VectorPrinter,
+    choice_of,
+    is_half,
+    is_lanes,
+    width_of,
+)
 
 TERMS = 32
 """Terms of a sum in binary16 before it is widened: its error is then some ten of their own roundings."""
@@ -60,7 +70,7 @@ class HalfPrinter(VectorPrinter):
         found = {
             buffer
             for buffer, values in stored.items()
-            if any(map(_choice, values)) and all(_is_constant(value) or _by_comparison(value) for value in values)
+            if any(map(choice_of, values)) and all(_is_constant(value) or _by_comparison(value) for value in values)
         }
         short = {buffer for buffer, terms in self.terms.items() if terms <= TERMS}
         while any(wrong := {b for b in found if not self._among(stored[b], found | short)}):
@@ -113,7 +123,7 @@ class HalfPrinter(VectorPrinter):
             return False
         if not value.a.source.same_as(node.buffer) or str(value.a.indices[0]) != str(node.indices[0]):
             return False
-        choice = _choice(value.b)
+        choice = choice_of(value.b)
         return self._term(choice[1] if choice else value.b)
 
     def _term(self, node: Any) -> bool:
@@ -202,6 +212,13 @@ class HalfPrinter(VectorPrinter):
         self.halves.add(node.var)
         self._line(f"const strop_f16x{width_of(self.extent)} {name} = {text};")
 
+    def _raise(self, node: Larger, element: str, kind: str, make: Callable[[Any], str]) -> None:
+        tiles = _tiles(node.most.value) | _tiles(node.label.value)
+        if tiles and tiles <= self.halves:
+            self.halves |= {node.most.var, node.label.var}
+            element, kind, make = "f16", "half_", self.half
+        super()._raise(node, element, kind, make)
+
     def _half_sum(self, target: str, value: Any) -> str:
         kind = type(value).__name__
         if kind not in ("Add", "Sub"):
@@ -261,7 +278,7 @@ class HalfPrinter(VectorPrinter):
         if kind in ("Add", "Sub", "Mul", "Max"):
             term, factor = term or kind in ("Add", "Sub"), factor or kind == "Mul"
             return all(self._halves(side, term=term, factor=factor) for side in (node.a, node.b))
-        choice = _choice(node)
+        choice = choice_of(node)
         if choice is not None:
             condition, *sides = choice
             compared = _is_comparison(condition) and self._halves(condition.a) and self._halves(condition.b)
@@ -288,7 +305,7 @@ class HalfPrinter(VectorPrinter):
         if kind == "Max":
             a, b = self.half(node.a), self.half(node.b)
             return self._call("half_pick_gt", a, b, a, b)
-        choice = _choice(node)
+        choice = choice_of(node)
         return self._half_pick(*choice) if choice is not None else self._half_function(node)
 
     def _half_arithmetic(self, kind: str, a: Any, b: Any) -> str:
@@ -338,15 +355,6 @@ def _from_memory(node: Any) -> bool:
     return loads and node.source.scope() != "local"
 
 
-def _choice(node: Any) -> tuple[Any, Any, Any] | None:
-    """Condition and both sides of a choice."""
-    if type(node).__name__ == "Select":
-        return node.condition, node.true_value, node.false_value
-    if type(node).__name__ == "Call" and str(node.op.name).endswith("if_then_else"):
-        return tuple(node.args)
-    return None
-
-
 def _stored(statement: Any, buffer: Any) -> list[Any]:
     """What a statement stores to a buffer; for a variable what it is bound to."""
     nodes = list(walk(statement))
@@ -363,8 +371,8 @@ def _tiles(node: Any) -> set[Any]:
 
 def _by_comparison(value: Any) -> bool:
     """Whether a value is a choice, and it and all within by comparing floats."""
-    found = [choice for node in walk(value) if (choice := _choice(node)) is not None]
-    return _choice(value) is not None and all(_is_comparison(condition) for condition, *_ in found)
+    found = [choice for node in walk(value) if (choice := choice_of(node)) is not None]
+    return choice_of(value) is not None and all(_is_comparison(condition) for condition, *_ in found)
 
 
 def _is_constant(node: Any) -> bool:

@@ -5,11 +5,13 @@ loaded from the lanes' places: any distance apart, or where a table says (see `p
 shorter than the others. What has no vector form is a LowerError: the kernel stays scalar.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from math import prod
+from re import findall
 from typing import Any
 
 from strop.compiler.cprint import ATOM, BINARY, NARROW, Printer, literal, walk
@@ -47,12 +49,14 @@ class Turns:
     """A loop that is being printed. lines, at: where what stands before it goes.
 
     kept: names of scalars that are read before it, or before another loop of the block that it stands in, by their C.
+    changes: what it stores vectors to, if it does no more than that.
     """
 
     var: Any
     lines: list[str]
     depth: int
     kept: dict[str, str]
+    changes: set[Any]
 
     def __post_init__(self) -> None:
         self.at = len(self.lines)
@@ -73,12 +77,13 @@ class VectorPrinter(Printer):
 
     lane: the variable of the loop being printed.  prefix: of its functions.  extent: turns of the loop, and lanes of
     vectors in registers.  count: how many of them come about, all but in a tail.  tiles: of each register tile of
-    vectors, the distance of lanes in it, and how many they are.  filled: the count of its first vector.  single:
-    registers that each lane has one of.  gathers: whether lanes may lie in no row, at places of `tables`.  turns: the
-    loops around a statement, outermost first; around: those of a map.  fixed: by the place before one of these and
-    their C, the names of vectors that are made there.  room: scalars that stay in registers around loops; kept: of each
-    block around a statement, their names by their C.  changed: buffers that the kernel stores to.  panels: rows of
-    numbers on the stack.  read: by its C, the name of what products with those read in this block of statements.
+    vectors, the distance of lanes in it, and how many they are.  filled: the count of its first vector.  declared: the
+    lines that declare tiles, as type and names.  single: registers that each lane has one of.  gathers: whether lanes
+    may lie in no row, at places of `tables`.  turns: the loops around a statement, outermost first; around: those that
+    do no more than store vectors.  fixed: by the place before one of these and their C, the names of vectors that are
+    made there.  room: scalars that stay in registers around loops; kept: of each block around a statement, their names
+    by their C.  changed: buffers that the kernel stores to.  panels: rows of numbers on the stack.  read: by its C, the
+    name of what products with those read in this block of statements.
     """
 
     lane: Any = None
@@ -94,6 +99,7 @@ class VectorPrinter(Printer):
         self.bound: list[Any] = []
         self.tables: dict[tuple[int, ...], str] = {}
         self.filled: dict[Any, str] = {}
+        self.declared: dict[str, tuple[str, list[str]]] = {}
 
         self.turns: list[Turns] = []
         self.kept: list[dict[str, str]] = [{}]
@@ -108,9 +114,19 @@ class VectorPrinter(Printer):
         self.room = self.room if always_runs(body) else 0
         self.changed = {node.buffer for node in walk(body) if type(node).__name__ == "BufferStore"}
         super().function(body)
+        self.lines = self._used(self.lines)
         self.lines[:0] = [
             f"    static const uint16_t {name}[{len(table)}] = {{{', '.join(map(str, table))}}};"
             for table, name in self.tables.items()
+        ]
+
+    def _used(self, lines: list[str]) -> list[str]:
+        """Lines without those registers of a tile that a shorter vector has no use for."""
+        times = Counter(findall(r"\w+", "\n".join(lines)))
+        return [
+            f"{head} {', '.join(kept)};" if (kept := [name for name in names if times[name] > 1]) != names else line
+            for line in lines
+            for head, names in [self.declared.get(line, (line, []))]
         ]
 
     @contextmanager
@@ -145,14 +161,15 @@ class VectorPrinter(Printer):
             with self._lanes(node) as body:
                 self.statement(body)
             return
-        turns = Turns(node.loop_var, self.lines, self.depth, self.kept[-1])
-        is_map = bool(self.around) or self._is_map(node)
+        changes = self._changes(node)
+        turns = Turns(node.loop_var, self.lines, self.depth, self.kept[-1], changes)
+        stores = bool(self.around) or any(isinstance(place, str) for place in changes)
         self.turns.append(turns)
-        self.around += [turns] * is_map
+        self.around += [turns] * stores
         self.kept.append({})
         super()._For(node)
         self.kept.pop()
-        self.around = self.around[:-1] if is_map else self.around
+        self.around = self.around[:-1] if stores else self.around
         self.turns.pop()
 
     def _xTensorLoad(self, node: Any) -> str:
@@ -173,33 +190,46 @@ class VectorPrinter(Printer):
         changed = {self.buffers.get(each) for each in self.changed}
         return buffer.scope() not in ("local", PANEL) and self.buffers[buffer] not in changed
 
-    def _is_map(self, node: Any) -> bool:
-        """Whether all that a statement does is to store vectors: then nothing that it reads is changed by it before."""
-        kind = type(node).__name__
+    def _changes(self, node: Any) -> set[Any]:
+        """What a statement stores vectors to, registers or the names of memory; nothing if it does anything else."""
+        kind, parts = type(node).__name__, []
+        if kind == "BufferStore":
+            return {self._kept_in(node.buffer)}
         if kind == "SeqStmt":
-            return all(map(self._is_map, node.seq))
-        if kind == "For":
-            return self._is_map(node.body)
-        return kind == "BufferStore" and node.buffer in self.buffers and not self._in_registers(node.buffer)
+            parts = list(node.seq)
+        elif kind == "For":
+            parts = [_store_of(node) if is_lanes(node) else node.body]
+        changes = [self._changes(part) for part in parts]
+        return set[Any]().union(*changes) if all(changes) else set()
+
+    def _kept_in(self, buffer: Any) -> Any:
+        """The name of memory, under which it may be several buffers; a buffer of registers."""
+        return buffer if buffer.scope() == "local" else self.buffers.get(buffer, buffer)
 
     def _before(self, node: Any, element: str, make: Callable[[Any], str]) -> str:
-        """C of a vector, or the name that it gets before the loops of a map that do not change it."""
-        steady = list(takewhile(lambda turns: not self.bounds.depends(node, turns.var), reversed(self.around)))
-        if not steady or type(node).__name__ == "FloatImm" or any(self.bounds.depends(node, var) for var in self.bound):
+        """C of a vector, or the name that it gets before those loops that store vectors and do not change it."""
+        reads = {self._kept_in(part.source) for part in walk(node) if type(part).__name__ == "TensorLoad"}
+
+        def steady(turns: Turns) -> bool:
+            return not (self.bounds.depends(node, turns.var) or reads & turns.changes)
+
+        outside = list(takewhile(steady, reversed(self.around)))
+        bound = any(self.bounds.depends(node, var) for var in self.bound)
+        if not outside or bound or type(node).__name__ == "FloatImm":
             return make(node)
         around, self.around = self.around, []
         text = make(node)
         self.around = around
-        key = steady[-1].at, text
+        key = outside[-1].at, text
         if key not in self.fixed:
             self.fixed[key] = self._fresh("fixed")
-            steady[-1].before(f"const strop_{element}x{width_of(self.extent)} {self.fixed[key]} = {text};")
+            outside[-1].before(f"const strop_{element}x{width_of(self.extent)} {self.fixed[key]} = {text};")
         return self.fixed[key]
 
     def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
         """Additions to different sums so that those of a vector stand together: it is loaded once, and not kept."""
         runs = ((added, list(run)) for added, run in groupby(statements, _is_addition))
-        return [each for added, run in runs for each in (_by_load(run) if added else run)]
+        return _with_labels([each for added, run in runs for each in (_by_load(run) if added else run)])
 
     def _sums_lanes(self, node: Any) -> bool:
         """Whether a loop adds all lanes of a vector in registers to a scalar, one after the other."""
@@ -309,7 +339,10 @@ class VectorPrinter(Printer):
         name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), self.extent
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
-        self._line(f"strop_{element}x{width_of(lanes)} {', '.join(self._tile(name, count, i) for i in range(count))};")
+        names = [self._tile(name, count, i) for i in range(count)]
+        head = f"{'    ' * self.depth}strop_{element}x{width_of(lanes)}"
+        self.lines.append(f"{head} {', '.join(names)};")
+        self.declared[self.lines[-1]] = head, names
 
     @staticmethod
     def _tile(name: str, count: int, index: int) -> str:
@@ -356,6 +389,21 @@ class VectorPrinter(Printer):
         vector, name = self.vector(node.value), self._variable(node.var)
         self.bound.append(node.var)
         self._line(f"const strop_f32x{width_of(self.extent)} {name} = {vector};")
+
+    def _Larger(self, node: "Larger") -> None:
+        """Two variables, in vectors what they replace, raised."""
+        if self.lane is None or not self._is_vector(node.most.value) or self._is_vector(node.sides[2]):
+            self._Bind(node.most)
+            self._Bind(node.label)
+        else:
+            self._raise(node, "f32", "", self.vector)
+
+    def _raise(self, node: "Larger", element: str, kind: str, make: Callable[[Any], str]) -> None:
+        value, before, name, previous = node.sides
+        first, second = self._variable(node.most.var), self._variable(node.label.var)
+        self.bound += [node.most.var, node.label.var]
+        self._line(f"strop_{element}x{width_of(self.extent)} {first} = {make(before)}, {second} = {make(previous)};")
+        self._line(f"{self._call(f'{kind}raise', f'&{first}', f'&{second}', make(value), self._scalar(name))};")
 
     def _in_registers(self, buffer: Any) -> bool:
         return buffer in self.tiles or buffer in self.single or buffer in self.undeclared
@@ -574,6 +622,59 @@ def _by_load(statements: list[Any]) -> list[Any]:
         ordered += [left[i][2] for i in taken]
         left = [row for i, row in enumerate(left) if i not in taken]
     return ordered
+
+
+def choice_of(node: Any) -> tuple[Any, Any, Any] | None:
+    """Condition and both sides of a choice."""
+    if type(node).__name__ == "Select":
+        return node.condition, node.true_value, node.false_value
+    if type(node).__name__ == "Call" and str(node.op.name).endswith("if_then_else"):
+        return tuple(node.args)
+    return None
+
+
+@dataclass(frozen=True)
+class Larger:
+    """Variables that are bound to the larger of two floats and to its label."""
+
+    most: Any
+    label: Any
+
+    @property
+    def sides(self) -> list[Any]:
+        """The value, what it replaces where it is larger, and the same of the label."""
+        return [side for bind in (self.most, self.label) for side in (choice_of(bind.value) or ())[1:]]
+
+
+def _with_labels(statements: list[Any]) -> list[Any]:
+    """Statements with those two together that bind a larger float and its label."""
+    joined: list[Any] = []
+    for node in statements:
+        if joined and _is_larger(joined[-1]) and _condition(joined[-1]) == _condition(node):
+            joined[-1] = Larger(joined[-1], node)
+        else:
+            joined.append(node)
+    return joined
+
+
+def _is_larger(statement: Any) -> bool:
+    """Whether a variable is bound to b where a < b, and else to a."""
+    condition, *sides = _chosen(statement) or (None,)
+    if type(condition).__name__ != "LT":
+        return False
+    compared: Any = condition
+    return [str(side) for side in sides] == [str(compared.b), str(compared.a)]
+
+
+def _condition(statement: Any) -> str:
+    """What chooses the value of a variable."""
+    chosen = _chosen(statement)
+    return str(chosen[0]) if chosen else ""
+
+
+def _chosen(statement: Any) -> tuple[Any, Any, Any] | None:
+    """Condition and sides of the choice that a variable is bound to."""
+    return choice_of(statement.value) if type(statement).__name__ == "Bind" else None
 
 
 def is_half(node: Any) -> bool:

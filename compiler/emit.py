@@ -385,7 +385,10 @@ class Emitter:
     def _call(self, function: str, index: int, call: Call, places: Mapping[str, str] = {}) -> str:
         """A kernel call. places: C of the operands that are rows."""
         shared = ["hart", "harts"] if self.team else []
-        text = f"{call.name}({', '.join([*shared, *self._arguments(function, call.op, places)])})"
+        arguments = self._arguments(function, call.op, places)
+        if self.flush and "strop_x" in self.kernels[call.op].body:  # see lanes_mve.h
+            arguments = [f"strop_address({each})" for each in arguments]
+        text = f"{call.name}({', '.join([*shared, *arguments])})"
         counted = f"KERNEL({index}, {text})" if function == "train_step" else text
         counted = f"if (!beyond) {{ {counted}; }}" if health.guarded(self.program, call.op) else counted
         together = "; strop_team_barrier(hart)" if self.team and function != "train_step" else ""

@@ -61,10 +61,14 @@ def ways(shape: Sequence[int], stages: Sequence[Stage], tiling: Tiling) -> list[
 
 
 def few_outputs(stage: Stage, tiling: Tiling) -> bool:
-    """Whether a sum has fewer outputs along the axis of its lanes than the longest vector, and enough terms for one."""
+    """Whether a sum has fewer outputs along the axis of its lanes than the longest vector, and enough terms for one.
+
+    Where several instructions make a vector, any is too long for rows of a weight: neighbours in one cost less to load.
+    """
     if not stage.terms or stage.hints.window:
         return False
     few = lane_count(stage.shape[lane_axis(stage.shape)], tiling.lanes) < tiling.lanes
+    few |= stage.hints.dot and tiling.at_once < tiling.lanes
     return few and prod(_row(stage.terms)) >= tiling.lanes
 
 
@@ -86,10 +90,10 @@ def arrange_lanes(
 
     Raises LowerError where no axis has enough outputs.
     """
-    panel = _paneled(sch, stages, tiling, lanes)
+    panel = None if half and outer else _paneled(sch, stages, tiling, lanes, outer=outer)
     runs = nests(sch, inline(sch, [stage for stage in stages if stage is not panel]))
     if outer and len(runs) == 2 and runs[0][0].reduces:
-        _sweep(sch, runs[0], runs[1], tiling)
+        _sweep(sch, runs[0], runs[1], tiling, panel)
         return
     if len(runs) == 2 and runs[1][0].hints.window and runs[0][0].reduces:
         arranged = _positions if lanes is Lanes.POSITIONS else _windowed
@@ -110,17 +114,17 @@ def arrange_lanes(
                 _map(sch, stage, tiling, lanes)
 
 
-def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes) -> Stage | None:
-    """The operand of an image's sum that is widened beforehand: all lanes share it."""
+def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *, outer: bool) -> Stage | None:
+    """The operand of an image's sum, or of a sweep's, that is widened beforehand: all lanes share it."""
     sums = [stage for stage in stages if stage.reduces]
     if not tiling.panel or lanes is Lanes.TERMS or len(sums) != 1:
         return None
-    if len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW:
+    if not outer and (len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW):
         return None
     block = sch.get_sblock(sums[0].name)
     own = _own(sch, block, lane_axis(sums[0].shape, lanes))
     found = [stage for stage in stages if stage.widens and stage.name in sums[0].reads and stage.name not in own]
-    whole = "if_then_else" in str(sch.get(block))  # padding lies in it
+    whole = outer or "if_then_else" in str(sch.get(block))  # padding lies in it
     return found[0] if len(found) == 1 and not (whole and prod(found[0].shape) > tiling.panel) else None
 
 
@@ -225,34 +229,46 @@ def abreast(extent: int, tiling: Tiling, others: int = 1) -> tuple[int, int]:
     return min(((lanes, beside(lanes)) for lanes in lengths), key=cost)
 
 
-def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling: Tiling) -> None:
+def _sweep(sch: Any, gradient: Sequence[Stage], update: Sequence[Stage], tiling: Tiling, panel: Stage | None) -> None:
     """Input gradient and update in one pass over a weight: every weight is loaded once, used, updated, stored."""
     block, writer = sch.get_sblock(gradient[0].name), sch.get_sblock(update[0].name)
     copies = registers(sch, block, gradient[0])
     (batch, columns), (rows,) = loops_of(sch, block)
-    band, lane = _split_row(sch, columns, _longest(tiling, 2 + tiling.sums), tiling)
-    sch.reorder(batch, band, rows, lane)
+    band, beside, lane = _bands(sch, columns, tiling)
+    sch.reorder(batch, band, rows, beside, lane)
     other_rows, other_columns = sch.get_loops(writer)
-    other_band, other_lane = _split_row(sch, other_columns, _longest(tiling, 2 + tiling.sums), tiling)
-    sch.reorder(other_band, other_rows, other_lane)
+    other_band, other_beside, other_lane = _bands(sch, other_columns, tiling)
+    sch.reorder(other_band, other_rows, other_beside, other_lane)
     for stage in update[1:]:
         sch.reverse_compute_at(sch.get_sblock(stage.name), other_lane)
     sch.split(other_band, [1, None])
-    sch.merge(rows, other_rows)
-    _, band, rows, lane = sch.get_loops(block)
-    rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), ROWS)])
+    sch.merge(beside, other_beside)
+    batch, band, rows, beside, lane = sch.get_loops(block)
+    rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), tiling.sweep)])
     part(sch, band)
-    sch.unroll(turn)
+    for loop in (turn, beside):
+        sch.unroll(loop)
     for stage in [*copies, *gradient[1:]]:
         _follow(sch, stage, band, 2, 1, extent_of(sch, lane))
     for loop in (lane, sch.get_loops(writer)[-1]):
         sch.vectorize(loop)
-    init = sch.decompose_reduction(block, rows)
-    sch.vectorize(sch.get_loops(init)[2])
+    _zeros(sch, block, rows, 2)
+    if panel:
+        sch.compute_at(sch.get_sblock(panel.name), batch, index=0)
+        _fill(sch, panel, sch.get_loops(sch.get_sblock(panel.name))[-1], tiling)
 
 
-ROWS = 10
-"""Rows of a weight in each turn of a sweep: their errors stay in registers, and each has an address of its own."""
+def _bands(sch: Any, columns: Any, tiling: Tiling) -> tuple[Any, Any, Any]:
+    """Split columns into bands, vectors of one instruction side by side, and lanes.
+
+    Registers hold a sum and an input for each vector, and two operands.
+    """
+    longest = tiling.register * max(1, (tiling.registers - 2) // (tiling.sums + 1))
+    if tiling.at_once >= tiling.lanes:
+        longest = min(tiling.lanes, longest)
+    band, lane = _split_row(sch, columns, longest, tiling)
+    beside, lane = sch.split(lane, [None, min(tiling.at_once, extent_of(sch, lane))])
+    return band, beside, lane
 
 
 def _reduction(
@@ -325,8 +341,13 @@ def _widen_beforehand(sch: Any, panel: Stage, outer: Sequence[Any], tiling: Tili
     if not shared or _whole_lanes(extent_of(sch, loop), most, tiling) < FEW:
         sch.compute_inline(block)
         return
-    sch.set_scope(block, 0, PANEL)
-    _, lane = _split_lanes(sch, loop, most, tiling)
+    _fill(sch, panel, loop, tiling)
+
+
+def _fill(sch: Any, panel: Stage, loop: Any, tiling: Tiling) -> None:
+    """Widen an operand in a row on the stack, by vectors along a loop."""
+    sch.set_scope(sch.get_sblock(panel.name), 0, PANEL)
+    _, lane = _split_lanes(sch, loop, _longest(tiling, 4), tiling)
     sch.vectorize(lane)
 
 
@@ -530,7 +551,8 @@ def _side_by_side(shares: Sequence[int], tiling: Tiling) -> tuple[int, int]:
         lanes = _longest(tiling, tiling.sums * sums + 2)
         return (SHARED + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
 
-    sizes = {prod(tile_factors(shares, most, 1, slides=False)) for most in range(1, 5)}
+    most = max(1, (tiling.registers - 2) // tiling.sums)
+    sizes = {prod(tile_factors(shares, fit, 1, slides=False)) for fit in range(1, most + 1)}
     sums = min(sorted(sizes), key=cost)
     return sums, _longest(tiling, tiling.sums * sums + 2)
 

@@ -28,7 +28,8 @@ class Tiling:
     registers, and floats in each.  at_once: lanes of one vector instruction, at most.  harts: cores that share out each
     kernel, at most.  sums: vector registers of a sum for each of an operand; widened: of a float32 sum of binary16.
     panel: numbers of an operand in 16 bits that a kernel may widen beforehand, on the stack.  scalars: floats that stay
-    in registers beside those of vectors while loops turn.
+    in registers beside those of vectors while loops turn.  sweep: rows of a weight in each turn of a loop that reads
+    and updates it in vectors, each with an address register.
     """
 
     accumulators: int = 8
@@ -48,6 +49,7 @@ class Tiling:
     widened: int = 2
     panel: int = 0
     scalars: int = 0
+    sweep: int = 10
 
     def rows_of(self, length: int) -> int:
         """Rows of `length` floats to walk side by side."""

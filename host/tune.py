@@ -42,6 +42,7 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "depth": (1, 2, 4, 8, 16, 32),
     "band": (2, 4, 8, 12, 16, 20),
     "turn": (1, 2, 4),
+    "sweep": (1, 2, 5, 10),
 }
 """Values to try for each field of a Tiling."""
 

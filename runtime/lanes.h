@@ -10,7 +10,8 @@
  *   strop_f32xN holds N lanes, of which the first n count: every function takes n <= N last, and what is in other lanes
  *   is anything. load and store touch n elements, `stride` elements apart; load_u8 and store_u8 find whole numbers from
  *   0 to 255 in memory, load_f16, store_bf16 and the like what numerics.h calls 16-bit storage. A function's name ends
- *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
+ *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a. raise(most, label,
+ *   a, name, n) puts a and the float `name` where *most and *label are, in lanes in which a is more than *most.
  *
  *   strop_f16xN holds N binary16 numbers, as `half` loads them. Where they feed sums in float32, fma_f16(a, b, c, n) is
  *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
@@ -34,6 +35,9 @@
  *
  * ELEMENTARY
  *   exp(v, n) has the bits of strop_expf, lane by lane, flushing or not.
+ *
+ * ADDRESSES
+ *   strop_address(p) is p. Where it pays, compilers do not know that: they keep it in a register.
  *
  * FLUSHING
  *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines
@@ -90,6 +94,13 @@ typedef struct { uint32_t first, second; } strop_two_words;
         return strop_x##N##_scaled(strop_x##N##_add_vf(strop_x##N##_add(r, q, n), 1.0f, n), sum, n);                   \
     }
 
+/* Where a is more than *most, a and its name replace *most and *label. */
+#define LANES_RAISE(N, lanes, half)                                                                                    \
+    STROP_INLINE void strop_x##N##_##half##raise(lanes *most, lanes *label, lanes a, float name, size_t n) {           \
+        *label = strop_x##N##_##half##pick_gt_f(a, *most, name, *label, n);                                            \
+        *most = strop_x##N##_##half##pick_gt(a, *most, a, *most, n);                                                   \
+    }
+
 #if defined(STROP_LANES_FLUSH) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #include "lanes_mve.h"
 #elif defined(__riscv_vector) && !defined(STROP_LANES_FLUSH)
@@ -119,6 +130,8 @@ typedef struct { uint32_t first, second; } strop_two_words;
 #undef LANES_CLIPPED
 #undef LANES_EXP
 #undef LANES_HORNER
+#undef LANES_RAISE
+#undef LANES_RAISE_ONE
 #undef LANES_RECIPROCAL
 #undef LANES_PLACES
 #undef LANES_FIRST

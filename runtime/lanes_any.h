@@ -23,6 +23,7 @@ STROP_INLINE uint16_t strop_lane_bf16_bits(float x) { return strop_bf16_bits(x);
 #pragma GCC diagnostic ignored "-Wpsabi" /* all of it is inlined: no vector crosses a call */
 #endif
 
+STROP_INLINE void *strop_address(const void *p) { return (void *)(uintptr_t)p; }
 STROP_INLINE strop_two strop_load_two(const float *p) { return (strop_two){p[0], p[1]}; }
 STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     return (strop_two_words){strop_float_bits(p[0]), strop_float_bits(p[1])};
@@ -98,6 +99,7 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     LANES_PICK(N, eq)                                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
     LANES_EXP(N)                                                                                                       \
+    LANES_RAISE(N, strop_f32x##N, )                                                                                    \
     LANES_ARITHMETIC_HALF(N)                                                                                           \
     LANES_ACROSS(N, strop_f32x##N, , v[i])                                                                             \
     LANES_ACROSS(N, strop_f16x##N, half_, strop_lane_f16_float(v[i]))                                                  \
@@ -157,7 +159,8 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
     LANES_PICK_IN_HALF(N, gt, >)                                                                                       \
     LANES_PICK_IN_HALF(N, ge, >=)                                                                                      \
     LANES_PICK_IN_HALF(N, eq, ==)                                                                                      \
-    LANES_CLIPPED(N, strop_f16x##N, half_)
+    LANES_CLIPPED(N, strop_f16x##N, half_)                                                                             \
+    LANES_RAISE(N, strop_f16x##N, half_)
 
 /* Rounding the float32 result once more is as good as rounding once: float32 has more than twice the places. */
 #define LANES_TWO_IN_HALF(N, name, op)                                                                                 \

@@ -12,6 +12,13 @@
 
 typedef float32x4_t strop_f32x4;
 
+/* A pointer whose value compilers do not know: they keep it in a register, where numbers near it are an instruction. */
+STROP_INLINE void *strop_address(const void *p) {
+    uintptr_t address = (uintptr_t)p;
+    __asm__("" : "+r"(address));
+    return (void *)address;
+}
+
 /* Two words in one instruction: `volatile` keeps a compiler from reading one by one. */
 typedef volatile uint64_t __attribute__((aligned(4), may_alias)) strop_both;
 STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
@@ -90,10 +97,18 @@ LANES_MEMORY(bytes, store_bytes, uint8_t, uint32x4_t, vldrbq_u32, vldrbq_gather_
     LANES_PICK(N, lanes, kind, form, ge)                                                                               \
     LANES_PICK(N, lanes, kind, form, eq)                                                                               \
     LANES_PICK(N, lanes, kind, form, ne)                                                                               \
+    LANES_RAISE_ONE(N, lanes, kind, form)                                                                              \
     LANES_CLIPPED(N, lanes, kind)                                                                                      \
     STROP_INLINE lanes strop_x##N##_##kind##relu(lanes a, size_t n) {                                                  \
         const lanes zero = strop_x##N##_##kind##fill(0.0f, n);                                                         \
         return strop_x##N##_##kind##pick_gt(a, zero, a, zero, n);                                                      \
+    }
+
+#define LANES_RAISE_ONE(N, lanes, kind, form)                                                                          \
+    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes *label, lanes a, float name, size_t n) {           \
+        const lanes names = strop_x##N##_##kind##fill(name, n);                                                        \
+        __asm__("vcmp" form " gt, %q2, %q0\n\tvpsel %q0, %q2, %q0\n\tvpsel %q1, %q3, %q1"                              \
+                : "+&t"(*most), "+t"(*label) : "t"(a), "t"(names));                                                    \
     }
 
 #define LANES_TWO(N, lanes, kind, form, as, name)                                                                      \
@@ -415,6 +430,10 @@ STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x
         HALF(0, H, rest.half[i] = strop_x##H##_##kind##first(a.half[i], rest.half[i], LEFT(H)))                        \
         HALF(1, H, rest.half[i] = strop_x##H##_##kind##first(a.half[i], rest.half[i], LEFT(H)))                        \
         return rest;                                                                                                   \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes *label, lanes a, float name, size_t n) {           \
+        HALF(0, H, strop_x##H##_##kind##raise(&most->half[i], &label->half[i], a.half[i], name, LEFT(H)))              \
+        HALF(1, H, strop_x##H##_##kind##raise(&most->half[i], &label->half[i], a.half[i], name, LEFT(H)))              \
     }                                                                                                                  \
     LANES_CLIPPED(N, lanes, kind)
 /* Distances of N lanes in two halves. */

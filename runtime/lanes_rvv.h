@@ -97,7 +97,8 @@
         const vuint32m##g##_t places = __riscv_vsll_vx_u32m##g(__riscv_vreinterpret_v_f32m##g##_u32m##g(by), 23, n);   \
         return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vadd_vv_u32m##g(bits, places, n));                     \
     }                                                                                                                  \
-    LANES_EXP(N)
+    LANES_EXP(N)                                                                                                       \
+    LANES_RAISE(N, strop_f32x##N, )
 
 /* Distances in bytes are 16 bits wide, whatever lies there. */
 #define LANES_PLACES(N, g, h, q)                                                                                       \
@@ -241,7 +242,8 @@
     LANES_FMA_IN_HALF(N, h, half_fnma, vfnmsac)                                                                        \
     LANES_PICK_IN_HALF(N, h, b, gt, vmfgt_vv)                                                                          \
     LANES_PICK_IN_HALF(N, h, b, ge, vmfge_vv)                                                                          \
-    LANES_PICK_IN_HALF(N, h, b, eq, vmfeq_vv)
+    LANES_PICK_IN_HALF(N, h, b, eq, vmfeq_vv)                                                                          \
+    LANES_RAISE(N, strop_f16x##N, half_)
 
 #define LANES_TWO_IN_HALF(N, h, name, vv, vf, fv)                                                                      \
     STROP_INLINE strop_f16x##N strop_x##N##_half_##name(strop_f16x##N a, strop_f16x##N b, size_t n) {                  \
@@ -309,7 +311,8 @@
         return strop_x##H##_within(a.low, most, FIRST(H)) && strop_x##H##_within(a.high, most, REST(H));               \
     }                                                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
-    PAIR_MADE(N, H, exp, (strop_f32x##N a, size_t n), (a.low, FIRST(H)), (a.high, REST(H)))
+    PAIR_MADE(N, H, exp, (strop_f32x##N a, size_t n), (a.low, FIRST(H)), (a.high, REST(H)))                            \
+    LANES_RAISE(N, strop_f32x##N, )
 
 #define FIRST(H) (n < (H) ? n : (H))
 #define REST(H) (n > (H) ? n - (H) : 0)
@@ -352,7 +355,9 @@
 #define PAIR_PICK(N, H, name)                                                                                          \
     PAIR_MADE(N, H, pick_##name,                                                                                       \
               (strop_f32x##N a, strop_f32x##N c, strop_f32x##N x, strop_f32x##N y, size_t n),                          \
-              (a.low, c.low, x.low, y.low, FIRST(H)), (a.high, c.high, x.high, y.high, REST(H)))
+              (a.low, c.low, x.low, y.low, FIRST(H)), (a.high, c.high, x.high, y.high, REST(H)))                       \
+    PAIR_MADE(N, H, pick_##name##_f, (strop_f32x##N a, strop_f32x##N c, float x, strop_f32x##N y, size_t n),           \
+              (a.low, c.low, x, y.low, FIRST(H)), (a.high, c.high, x, y.high, REST(H)))
 
 #if defined(__riscv_zvfh)
 /* What a pair does with a group of binary16 numbers: HALF(v, i) is the half of the group that meets half i of the pair. */

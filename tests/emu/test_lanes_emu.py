@@ -40,6 +40,10 @@ def cases() -> Iterator[tuple[str, str]]:
         yield floats(f"{function}_f", "B, C, a.f[1], B")
     for function in ("add_f16", "sub_f16"):
         yield floats(function, "C, HALVES(a.h)")
+    for part in ("most", "label"):
+        raised = "strop_f32x8 most = B; strop_f32x8 label = A; strop_x8_raise(&most, &label, C, 3.0f, WIDTH)"
+        stored = f"strop_x8_store(y.f, 1, {part}, WIDTH)"
+        yield f"raise_{part}", f"CASE(raise_{part}, {raised}; {stored}, float_bits(y.u[i], VECTOR))"
     yield floats("sqrt", "A", "SCALAR")
     yield floats("exp", "C")
     usual = "strop_x8_mul_vf(strop_x8_sub_vf(strop_x8_load_u8(a.b, 1, WIDTH), 128.0f, WIDTH), 0.66f, WIDTH)"
@@ -93,6 +97,11 @@ def in_halves() -> Iterator[tuple[str, str]]:
     for function in ("pick_gt", "pick_ge", "pick_eq"):
         yield halves(function, "HALVES(b.h + 1), HALVES(c.h + 1), HALVES(a.h), HALVES(b.h)")
         yield halves(f"{function}_f", "HALVES(b.h + 1), HALVES(c.h + 1), a.f[0], HALVES(b.h)")
+    for part in ("most", "label"):
+        raised = "strop_f16x8 most = HALVES(b.h + 1); strop_f16x8 label = HALVES(a.h)"
+        raised += "; strop_x8_half_raise(&most, &label, HALVES(c.h + 1), 3.0f, WIDTH)"
+        stored = f"strop_x8_half_store(y.h, 1, {part}, WIDTH)"
+        yield f"half_raise_{part}", f"CASE(half_raise_{part}, {raised}; {stored}, half_bits(y.h[i], VECTOR))"
     first = "strop_x8_half_store(y.h, 1, strop_x8_half_first(HALVES(a.h), HALVES(b.h), 1 + t % WIDTH), WIDTH)"
     yield "half_first", f"CASE(half_first, {first}, y.h[i])"
     half_sum = "strop_x8_half_sum(a.f[0], HALVES(c.h + 1), 1 + t % WIDTH)"

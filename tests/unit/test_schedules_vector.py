@@ -9,7 +9,9 @@ from strop.compiler.dtypes import BFLOAT16
 from strop.compiler.harts import imbalance
 from strop.compiler.lanes import Lanes, abreast, lane_axis, lane_count
 from strop.compiler.ops.base import Case, f32
+from strop.compiler.pipeline import build
 from strop.compiler.schedules import Tiling
+from strop.host.zoo import MODELS
 
 CONV = {"stride": (1, 1), "padding": (1, 1), "groups": 1}
 
@@ -152,3 +154,38 @@ def test_all_wait_between_the_loops_of_a_kernel() -> None:
 
 def test_a_core_alone_has_kernels_without_harts() -> None:
     assert "hart" not in kernel("dense", (1, 40), (64, 40))
+
+
+def built(model: str, dtype: str = "float32") -> str:
+    """The C of a model for Helium."""
+    module, example = MODELS[model]()
+    return build(module, example, name=model, board="qemu-cortex-m55", dtype=dtype).files["strop_model.c"]
+
+
+def sweep(model: str, dtype: str = "float32") -> str:
+    """The kernel of a dense layer's input gradient and update."""
+    return built(model, dtype).split("dense_dx_relu_grad_dense_dw_sgd(")[1].split("\n}\n")[0]
+
+
+@pytest.mark.parametrize(("dtype", "fixed"), [("float32", "f32x4 fixed_3"), ("float16", "f16x8 fixed_2")])
+def test_a_sweep_has_its_inputs_before_the_loop_over_rows(dtype: str, fixed: str) -> None:
+    before, loop = sweep("cnn-28x28", dtype).split("for (int r0", 1)
+    assert f"const strop_{fixed} = " in before
+    assert "(y " not in loop.split("}")[0]
+
+
+def test_what_vectors_share_in_a_sweep_is_widened_once() -> None:
+    assert "float dy_wide_panel[11];" in sweep("mlp-64-32-10", "float16")
+    assert "panel" not in sweep("mlp-64-32-10")
+
+
+def test_a_pool_compares_once_for_a_maximum_and_its_place() -> None:
+    pool = built("cnn-28x28").split("max_pool2d_argmax_relu(")[1].split("\n}\n")[0]
+    assert pool.count("_raise(&") == 4
+    assert "pick" not in pool
+
+
+def test_registers_that_a_shorter_band_leaves_are_not_declared() -> None:
+    text = sweep("cnn-28x28")
+    assert "strop_f32x4 dx_2_0, dx_2_1, dx_2_2;" in text  # 1352 columns are 112 bands of twelve
+    assert "strop_f32x4 dx_3_0, dx_3_1;" in text  # and eight
