@@ -284,7 +284,8 @@ def _vector_printers(kernel: KernelSpec, stages: Iterable[Stage]) -> list[tuple[
         return [(kernel, VectorPrinter, False)]
     tiling, printer = kernel.tiling, HalfSumPrinter if kernel.half == "sums" else HalfPrinter
     partial = not kernel.outer and kernel.half != "sums" and any(stage.reduces for stage in stages)
-    if partial and any(type_.dtype.name == "float32" for type_ in kernel.types[: kernel.inputs]):
+    several = tiling.at_once < tiling.lanes  # instructions for a vector: then float32 operands would need twice as many
+    if partial and several and any(type_.dtype.name == "float32" for type_ in kernel.types[: kernel.inputs]):
         return [(kernel, printer, False)]
     twice = replace(tiling, lanes=tiling.halves, register=2 * tiling.register, at_once=2 * tiling.at_once)
     wide = replace(kernel, tiling=replace(twice, sums=1 if kernel.half == "sums" else tiling.widened))
