@@ -90,7 +90,8 @@ def arrange_lanes(
 
     Raises LowerError where no axis has enough outputs.
     """
-    panel = None if half and outer else _paneled(sch, stages, tiling, lanes, outer=outer)
+    image = not (outer or any(stage.hints.window for stage in stages))  # else sums in halves need none
+    panel = _paneled(sch, stages, tiling, lanes, outer=outer) if image or not half else None
     runs = nests(sch, inline(sch, [stage for stage in stages if stage is not panel]))
     if outer and len(runs) == 2 and runs[0][0].reduces:
         _sweep(sch, runs[0], runs[1], tiling, panel)
@@ -98,6 +99,8 @@ def arrange_lanes(
     if len(runs) == 2 and runs[1][0].hints.window and runs[0][0].reduces:
         arranged = _positions if lanes is Lanes.POSITIONS else _windowed
         arranged(sch, runs[0][0], runs[1], tiling)
+        if panel:
+            _fill(sch, panel, sch.fuse(*sch.get_loops(sch.get_sblock(panel.name))), tiling)
         return
     for anchor, *followers in runs:
         if lanes is Lanes.TERMS and few_outputs(anchor, tiling):
@@ -115,16 +118,21 @@ def arrange_lanes(
 
 
 def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *, outer: bool) -> Stage | None:
-    """The operand of an image's sum, or of a sweep's, that is widened beforehand: all lanes share it."""
+    """The operand that is widened beforehand: of an image's sum, or of a sweep's, what all lanes share.
+
+    Of sums of windows it is their weight, which every window reads.
+    """
     sums = [stage for stage in stages if stage.reduces]
-    if not tiling.panel or lanes is Lanes.TERMS or len(sums) != 1:
+    windows = len(sums) == 2 and sums[1].hints.window and lanes is not Lanes.POSITIONS
+    if not tiling.panel or lanes is Lanes.TERMS or not (windows or len(sums) == 1):
         return None
     if not outer and (len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW):
         return None
     block = sch.get_sblock(sums[0].name)
     own = _own(sch, block, lane_axis(sums[0].shape, lanes))
-    found = [stage for stage in stages if stage.widens and stage.name in sums[0].reads and stage.name not in own]
-    whole = outer or "if_then_else" in str(sch.get(block))  # padding lies in it
+    read = [stage for stage in stages if stage.widens and stage.name in sums[0].reads]
+    found = [stage for stage in read if (stage.name in own) == windows]
+    whole = outer or windows or "if_then_else" in str(sch.get(block))  # padding lies in it
     return found[0] if len(found) == 1 and not (whole and prod(found[0].shape) > tiling.panel) else None
 
 

@@ -275,12 +275,12 @@ STROP_INLINE bool strop_x8_near(ptrdiff_t stride, size_t n) { return n == 8 && s
 STROP_INLINE uint16x8_t strop_x8_places(ptrdiff_t stride) { return vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)stride); }
 
 STROP_INLINE strop_f16x8 strop_x8_half(const uint16_t *p, ptrdiff_t stride, size_t n) {
-    uint16x8_t y = vdupq_n_u16(0);
     if (strop_x8_near(stride, n)) {
         return stride == 1 ? vldrhq_u16(p) : vldrhq_gather_shifted_offset_u16(p, strop_x8_places(stride));
     }
+    uint16x8_t y = vdupq_n_u16(p[0]);
 #define LOAD(i) y = n > (i) ? vsetq_lane_u16(p[(i) * stride], y, i) : y;
-    LOAD(0) LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
+    LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
     return y;
 }
 STROP_INLINE void strop_x8_half_store(uint16_t *p, ptrdiff_t stride, strop_f16x8 v, size_t n) {
@@ -362,11 +362,11 @@ STROP_INLINE strop_f16x4 strop_x4_gather_half(const uint16_t *p, strop_places16x
 typedef uint16x8_t strop_places16x8;
 STROP_INLINE strop_places16x8 strop_x8_places16(const uint16_t *p, size_t n) { return strop_x8_half(p, 1, n); }
 STROP_INLINE strop_places16x8 strop_x8_places16_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {
-    uint16x8_t y = vdupq_n_u16(0);
     if (n == 8) {
         return stride == 1 ? vldrbq_u16(p) : vldrbq_gather_offset_u16(p, strop_x8_places(stride));
     }
-    LOAD(0) LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
+    uint16x8_t y = vdupq_n_u16(p[0]);
+    LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
     return y;
 }
 STROP_INLINE strop_places16x8 strop_x8_places16_div(strop_places16x8 a, unsigned by, size_t n) {

@@ -189,3 +189,9 @@ def test_registers_that_a_shorter_band_leaves_are_not_declared() -> None:
     text = sweep("cnn-28x28")
     assert "strop_f32x4 dx_2_0, dx_2_1, dx_2_2;" in text  # 1352 columns are 112 bands of twelve
     assert "strop_f32x4 dx_3_0, dx_3_1;" in text  # and eight
+
+
+def test_a_weight_that_every_window_reads_is_widened_once() -> None:
+    text = built("cnn-28x28", "float16")
+    assert text.count("strop_x8_store(w_wide_panel + ") == 2  # in training and in inference
+    assert "load_f16(w + i1" not in text
