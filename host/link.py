@@ -126,6 +126,7 @@ class Link:
                  reconnects: int, on_log: Callable[[str], None] | None) -> None:
         self._transport, self._expect_hash = transport, expect_hash
         self._timeout, self._retries, self._reconnects = timeout, retries, reconnects
+        transport.patience = timeout  # a board that computes takes no bytes
         self._on_log = on_log or _board_log.info
         self._decoder = wire.Decoder()
         self._inbox: deque[Frame] = deque()

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from strop.errors import TransportError
 
-WRITE_TIMEOUT = 5.0
-"""Seconds a peer may leave bytes untaken before the port counts as dead."""
+PATIENCE = 5.0
+"""A transport's, until somebody knows how long a step takes."""
 
 
 class PortClosedError(TransportError):
@@ -21,6 +21,9 @@ class Transport(Protocol):
     A transport knows nothing of frames. Every method raises PortClosedError when the port is or becomes unusable;
     after ``close``, ``open`` may be called again.
     """
+
+    patience: float
+    """Seconds a peer may leave bytes untaken before the port counts as dead; holds from the next ``open`` on."""
 
     @property
     def name(self) -> str:
@@ -44,6 +47,8 @@ class Transport(Protocol):
 
 class StreamSocket:
     """Reads and writes a connected stream socket; a base for transports over one."""
+
+    patience = PATIENCE
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -70,22 +75,22 @@ class StreamSocket:
         return self._received(timeout)
 
     def write(self, data: bytes) -> None:
-        """Send all bytes; give up when none is taken for WRITE_TIMEOUT.
+        """Send all bytes; give up when none is taken for as long as patience lasts.
 
         Keeps receiving meanwhile: a board that waits for its answers to be taken takes no requests either.
         """
-        rest, until = memoryview(data), time.monotonic() + WRITE_TIMEOUT
+        rest, until = memoryview(data), time.monotonic() + self.patience
         while rest:
             sent = self._send_or_receive(rest, until - time.monotonic())
             rest = rest[sent:]
-            until = time.monotonic() + WRITE_TIMEOUT if sent else until
+            until = time.monotonic() + self.patience if sent else until
 
     def _send_or_receive(self, data: memoryview, timeout: float) -> int:
         """Wait until the socket is ready, keep what it has received, and return how many bytes it took."""
         port = self._connected()
         readable, writable, _ = select.select([port], [port], [], max(timeout, 0.0))
         if not readable and not writable:
-            raise PortClosedError(f"the port takes no bytes for {WRITE_TIMEOUT:g} s", where=self._name)
+            raise PortClosedError(f"the port takes no bytes for {self.patience:g} s", where=self._name)
         if readable:
             self._early += self._received(0)
         try:

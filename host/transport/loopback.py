@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from strop.errors import DataError, SessionError
 from strop.host import wire
-from strop.host.transport.base import PortClosedError, Transport
+from strop.host.transport.base import PATIENCE, PortClosedError, Transport
 
 PREFIXES = ("twin:",)
 
@@ -152,6 +152,7 @@ class LoopbackTransport:
     def __init__(self, twin: Twin, name: str = "twin") -> None:
         self._twin, self._name = twin, name
         self._received = bytearray()
+        self.patience = PATIENCE  # of no use here: the twin takes all bytes at once
         self._open = False
 
     @property

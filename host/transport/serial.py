@@ -7,7 +7,7 @@ import os
 
 import serial
 
-from strop.host.transport.base import WRITE_TIMEOUT, PortClosedError, Transport
+from strop.host.transport.base import PATIENCE, PortClosedError, Transport
 
 PREFIXES = ("/dev/", "COM", "socket://", "rfc2217://", "loop://", "spy://")
 CHUNK = 65536
@@ -15,6 +15,8 @@ CHUNK = 65536
 
 class SerialTransport:
     """A port that pyserial opens, locked against other programs where the system can."""
+
+    patience = PATIENCE
 
     def __init__(self, port: str, *, baud: int = 115200) -> None:
         self._url, self._baud = port, baud
@@ -30,7 +32,7 @@ class SerialTransport:
         self.close()
         try:
             port = serial.serial_for_url(self._url, self._baud, do_not_open=True)
-            port.write_timeout = WRITE_TIMEOUT
+            port.write_timeout = self.patience
             if not self._url.startswith("socket:"):
                 port.exclusive = True
             port.open()
@@ -58,7 +60,7 @@ class SerialTransport:
         return first and first + self._rest(port)
 
     def write(self, data: bytes) -> None:
-        """Send all bytes within WRITE_TIMEOUT."""
+        """Send all bytes, as long as patience lasts."""
         try:
             self._opened().write(data)
         except (serial.SerialException, OSError) as error:

@@ -152,3 +152,33 @@ def test_a_socket_that_appears_late_is_found(tmp_path: Path) -> None:
         starting.start()
         UnixSocketTransport(str(path)).open()
         starting.join()
+
+
+@pytest.mark.parametrize(("timeout", "lives"), [(0.2, False), (5.0, True)])
+def test_a_board_may_take_no_bytes_as_long_as_a_step_may_take(tmp_path: Path, timeout: float, lives: bool) -> None:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "uart"))
+    listening.listen()
+    transport = UnixSocketTransport(str(tmp_path / "uart"))
+    Session(transport, timeout=timeout)
+    transport.open()
+    board, _ = listening.accept()
+
+    def compute_for_a_while() -> None:
+        time.sleep(0.6)
+        while board.recv(1 << 16):
+            pass
+
+    computing = threading.Thread(target=compute_for_a_while)
+    computing.start()
+    try:
+        if lives:
+            transport.write(bytes(1 << 21))
+        else:
+            with pytest.raises(PortClosedError, match=r"takes no bytes for 0.2 s"):
+                transport.write(bytes(1 << 21))
+    finally:
+        transport.close()
+        computing.join()
+        board.close()
+        listening.close()
