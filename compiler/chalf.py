@@ -18,6 +18,7 @@ from strop.compiler.cvector import (
     VectorPrinter,
     choice_of,
     is_half,
+    is_label,
     is_lanes,
     width_of,
 )
@@ -170,7 +171,7 @@ class HalfPrinter(VectorPrinter):
     def _assign(self, node: Any, value: Any) -> None:
         if node.buffer in self.undeclared:
             self._target(node)  # declares it
-        if self.lane is None:
+        if self.lane is None or is_label(node.buffer):
             super()._assign(node, value)
         elif self.sums and node.buffer in self.panels and is_half(value):
             self.words.add(node.buffer)
@@ -183,9 +184,6 @@ class HalfPrinter(VectorPrinter):
             self._line(f"{self._target(node)} = {self._call('fill_f16', self._scalar(value))};")
         elif str(node.buffer.dtype) == "float16" and type(value).__name__ == "Cast" and (text := self._half_of(value)):
             self._line(f"{self.prefix}_half_store({self._lanes_of(node.buffer, node.indices)}, {text}, {self.count});")
-        elif str(node.buffer.dtype) == "uint8" and getattr(value, "source", None) in self.halves:
-            place, text = self._lanes_of(node.buffer, node.indices), self._element(value.source, value.indices)
-            self._line(f"{self.prefix}_half_store_u8({place}, {text}, {self.count});")
         else:
             super()._assign(node, value)
 

@@ -83,13 +83,14 @@ class VectorPrinter(Printer):
     do no more than store vectors.  fixed: by the place before one of these and their C, the names of vectors that are
     made there.  room: scalars that stay in registers around loops; kept: of each block around a statement, their names
     by their C.  changed: buffers that the kernel stores to.  panels: rows of numbers on the stack.  read: by its C, the
-    name of what products with those read in this block of statements.
+    name of what products with those read in this block of statements.  apart: whether each register tile loads what it
+    shares with others, because registers do not keep it; renewed: the memory that the last one has done so from.
     """
 
     lane: Any = None
     prefix = count = ""
     extent = room = 0
-    gathers = False
+    gathers = apart = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -108,6 +109,7 @@ class VectorPrinter(Printer):
         self.fixed: dict[tuple[int, str], str] = {}
         self.panels: set[Any] = set()
         self.read: dict[str, str] = {}
+        self.renewed: set[str] = set()
 
     def function(self, body: Any) -> None:
         """Append the C of a kernel's body, tables first."""
@@ -336,11 +338,12 @@ class VectorPrinter(Printer):
 
     def _vectors(self, node: Any, index: Any, element: str = "f32") -> None:
         _check_register(node.buffer.dtype)
+        self.renewed.clear()
         name, lanes = self._fresh(str(node.buffer.name).removesuffix("_local")), self.extent
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
         names = [self._tile(name, count, i) for i in range(count)]
-        head = f"{'    ' * self.depth}strop_{element}x{width_of(lanes)}"
+        head = f"{'    ' * self.depth}strop_{element}x{width_of(lanes)}{'_labels' * is_label(node.buffer)}"
         self.lines.append(f"{head} {', '.join(names)};")
         self.declared[self.lines[-1]] = head, names
 
@@ -369,7 +372,15 @@ class VectorPrinter(Printer):
         if self.lane is None:
             super()._assign(node, value)
         elif self._in_registers(node.buffer):
-            self._line(f"{self._target(node)} = {self._kept(node.buffer, self._target(node), self.vector(value))};")
+            target = self._target(node)  # declares it
+            if is_label(node.buffer) and node.buffer in self.tiles:
+                text = self._labels(value, self._kind(node.buffer))
+            else:
+                text = self._kept(node.buffer, target, self.vector(value))
+            self._line(f"{target} = {text};")
+        elif is_label(node.buffer) and getattr(value, "source", None) in self.tiles:
+            place, kind = self._lanes_of(node.buffer, node.indices), self._kind(value.source)
+            self._line(f"{self.prefix}_{kind}store_labels({place}, {self._labels(value, kind)}, {self.count});")
         else:
             place, kind = self._lanes_of(node.buffer, node.indices), IN_MEMORY[str(node.buffer.dtype)]
             if type(value).__name__ == "Cast" and str(node.buffer.dtype) in NARROW:
@@ -402,8 +413,16 @@ class VectorPrinter(Printer):
         value, before, name, previous = node.sides
         first, second = self._variable(node.most.var), self._variable(node.label.var)
         self.bound += [node.most.var, node.label.var]
-        self._line(f"strop_{element}x{width_of(self.extent)} {first} = {make(before)}, {second} = {make(previous)};")
-        self._line(f"{self._call(f'{kind}raise', f'&{first}', f'&{second}', make(value), self._scalar(name))};")
+        lanes = f"strop_{element}x{width_of(self.extent)}"
+        self._line(f"{lanes} {first} = {make(before)};")
+        self._line(f"{lanes}_labels {second} = {self._labels(previous, kind)};")
+        self._line(f"{self._call(f'{kind}raise', f'&{first}', f'&{second}', make(value), self.expression(name))};")
+
+    def _labels(self, node: Any, kind: str) -> str:
+        """C of a vector of labels. kind: how functions of the lanes they belong to begin."""
+        if not self._is_vector(node):
+            return self._call(f"{kind}labels", self.expression(node))
+        return self.vars[node] if type(node).__name__ == "Var" else self._element(node.source, node.indices)
 
     def _in_registers(self, buffer: Any) -> bool:
         return buffer in self.tiles or buffer in self.single or buffer in self.undeclared
@@ -420,6 +439,7 @@ class VectorPrinter(Printer):
 
     def _loaded(self, function: str, source: Any, indices: Any) -> str:
         """C of a vector from memory. function: of the lanes' places in a row; `gather` of it where they lie in none."""
+        self._renew(self.buffers[source])
         try:
             return self._call(function, self._lanes_of(source, indices))
         except LowerError:
@@ -431,6 +451,12 @@ class VectorPrinter(Printer):
         address = name if base == "0" else f"{name} + {base}"
         gather = "gather_" + function.removeprefix("load").removeprefix("_")
         return self._call(gather.removesuffix("_"), address, self._places(found, name, function))
+
+    def _renew(self, name: str) -> None:
+        """Give memory an address that compilers do not know to be the same, where they should keep nothing of it."""
+        if self.apart and name not in self.renewed:
+            self.renewed.add(name)
+            self._line(f"{name} = strop_address({name});")
 
     def _places(self, found: Spread, name: str, function: str) -> str:
         """C of how far lanes are from an address, in bytes."""
@@ -681,6 +707,11 @@ def is_half(node: Any) -> bool:
     """Whether a number is the exact value of a binary16 in memory."""
     value: Any = node.value if type(node).__name__ == "Cast" else None
     return type(value).__name__ == "TensorLoad" and str(value.ty.dtype) == "float16"
+
+
+def is_label(buffer: Any) -> bool:
+    """Whether a buffer holds labels: bytes, in registers and in memory."""
+    return str(buffer.dtype) == "uint8"
 
 
 def _size(buffer: Any) -> int:

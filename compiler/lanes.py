@@ -45,6 +45,8 @@ class Lanes(Enum):
     CHANNELS = auto()
     TERMS = auto()
     POSITIONS = auto()
+    ONE_SUM = auto()
+    """Positions, one sum of each window at a time."""
 
 
 def ways(shape: Sequence[int], stages: Sequence[Stage], tiling: Tiling) -> list[Lanes]:
@@ -56,7 +58,7 @@ def ways(shape: Sequence[int], stages: Sequence[Stage], tiling: Tiling) -> list[
     axes = {Lanes.ALL: shape, Lanes.IMAGE: shape[2:], Lanes.LAST: shape[-1:], Lanes.CHANNELS: shape[1:2]}
     longest = sorted(axes, key=lambda way: -lane_count(prod(axes[way]), tiling.lanes))
     if any(stage.hints.window for stage in stages):
-        return [Lanes.POSITIONS, *longest]
+        return [*([Lanes.ONE_SUM] if tiling.whole else []), Lanes.POSITIONS, *longest]
     return [*([Lanes.TERMS] if any(few_outputs(stage, tiling) for stage in stages) else []), *longest]
 
 
@@ -68,7 +70,7 @@ def few_outputs(stage: Stage, tiling: Tiling) -> bool:
     if not stage.terms or stage.hints.window:
         return False
     few = lane_count(stage.shape[lane_axis(stage.shape)], tiling.lanes) < tiling.lanes
-    few |= stage.hints.dot and tiling.at_once < tiling.lanes
+    few |= stage.hints.dot and not tiling.whole
     return few and prod(_row(stage.terms)) >= tiling.lanes
 
 
@@ -97,8 +99,10 @@ def arrange_lanes(
         _sweep(sch, runs[0], runs[1], tiling, panel)
         return
     if len(runs) == 2 and runs[1][0].hints.window and runs[0][0].reduces:
-        arranged = _positions if lanes is Lanes.POSITIONS else _windowed
-        arranged(sch, runs[0][0], runs[1], tiling)
+        if lanes in (Lanes.POSITIONS, Lanes.ONE_SUM):
+            _positions(sch, runs[0][0], runs[1], tiling, alone=lanes is Lanes.ONE_SUM, half=half)
+        else:
+            _windowed(sch, runs[0][0], runs[1], tiling)
         if panel:
             _fill(sch, panel, sch.fuse(*sch.get_loops(sch.get_sblock(panel.name))), tiling)
         return
@@ -123,7 +127,7 @@ def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *,
     Of sums of windows it is their weight, which every window reads.
     """
     sums = [stage for stage in stages if stage.reduces]
-    windows = len(sums) == 2 and sums[1].hints.window and lanes is not Lanes.POSITIONS
+    windows = len(sums) == 2 and sums[1].hints.window and lanes not in (Lanes.POSITIONS, Lanes.ONE_SUM)
     if not tiling.panel or lanes is Lanes.TERMS or not (windows or len(sums) == 1):
         return None
     if not outer and (len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW):
@@ -272,7 +276,7 @@ def _bands(sch: Any, columns: Any, tiling: Tiling) -> tuple[Any, Any, Any]:
     Registers hold a sum and an input for each vector, and two operands.
     """
     longest = tiling.register * max(1, (tiling.registers - 2) // (tiling.sums + 1))
-    if tiling.at_once >= tiling.lanes:
+    if tiling.whole:
         longest = min(tiling.lanes, longest)
     band, lane = _split_row(sch, columns, longest, tiling)
     beside, lane = sch.split(lane, [None, min(tiling.at_once, extent_of(sch, lane))])
@@ -410,11 +414,21 @@ def _windowed(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Til
         _zeros(sch, block, first, depth)
 
 
-def _positions(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling) -> None:
-    """As `_windowed`, in vectors of windows: the windows of an image are one row."""
+def _positions(
+    sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Tiling, *, alone: bool, half: bool
+) -> None:
+    """As `_windowed`, in vectors of windows: the windows of an image are one row.
+
+    alone: one sum at a time. Vectors beside it, what it is reduced to, an operand and its places are longer than those
+    beside all sums of a window, if the row is. half: sums are of halves, and where they are long in float32 too.
+    """
     pool, layer = sch.get_sblock(consumers[0].name), sch.get_sblock(producer.name)
     (_, channels, *image), window = ([extent_of(sch, loop) for loop in loops] for loops in loops_of(sch, pool))
     longest = _longest(tiling, prod(window) + 1)
+    if alone and prod(image) <= longest:
+        raise LowerError("all sums of a window fit beside each other")
+    if alone:
+        longest = _longest(tiling, 8 if half and prod(producer.terms) > TERMS else 4)
     whole = tuple(n * k for n, k in zip(image, window, strict=True)) == producer.shape[2:]
     if channels > longest or not whole:
         raise LowerError("no windows in a row")
@@ -427,8 +441,9 @@ def _positions(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Ti
     place, lane = _split_row(sch, place, longest, tiling)
     sch.reorder(batch, channel, place, *windows, lane)
     sch.set_scope(layer, 0, "local")
-    sch.compute_at(layer, place, preserve_unit_loops=True)
-    _, _, own, *tile = sch.get_loops(layer)[3:]
+    home, depth = (windows[-1], 3 + len(windows)) if alone else (place, 3)
+    sch.compute_at(layer, home, preserve_unit_loops=True)
+    _, _, own, *tile = sch.get_loops(layer)[depth:]
     tile, reduce = tile[: len(window)], tile[len(window) :]
     sch.reorder(*reduce, *tile, own)
     for loop in (*tile, *reduce[-len(window) :], *windows):
@@ -438,8 +453,8 @@ def _positions(sch: Any, producer: Stage, consumers: Sequence[Stage], tiling: Ti
     for stage in [*copies, *flat[1:]]:
         _follow(sch, stage, place, 3, 2, extent_of(sch, lane))
     part(sch, place)
-    for block, first in ((layer, reduce[0]), (pool, windows[0])):
-        _zeros(sch, block, first, 3)
+    _zeros(sch, layer, reduce[0], depth)
+    _zeros(sch, pool, windows[0], 3)
 
 
 def _in_a_row(sch: Any, block: Any, stage: Stage, image: Sequence[int], window: Sequence[int]) -> None:

@@ -284,8 +284,8 @@ def _vector_printers(kernel: KernelSpec, stages: Iterable[Stage]) -> list[tuple[
         return [(kernel, VectorPrinter, False)]
     tiling, printer = kernel.tiling, HalfSumPrinter if kernel.half == "sums" else HalfPrinter
     partial = not kernel.outer and kernel.half != "sums" and any(stage.reduces for stage in stages)
-    several = tiling.at_once < tiling.lanes  # instructions for a vector: then float32 operands would need twice as many
-    if partial and several and any(type_.dtype.name == "float32" for type_ in kernel.types[: kernel.inputs]):
+    # a vector of several instructions would need twice as many for float32 operands
+    if partial and not tiling.whole and any(type_.dtype.name == "float32" for type_ in kernel.types[: kernel.inputs]):
         return [(kernel, printer, False)]
     twice = replace(tiling, lanes=tiling.halves, register=2 * tiling.register, at_once=2 * tiling.at_once)
     wide = replace(kernel, tiling=replace(twice, sums=1 if kernel.half == "sums" else tiling.widened))
@@ -405,7 +405,8 @@ def _print(
     names = operand_names(kernel)
     printer = make(names, kernel.fma, Bounds())
     if isinstance(printer, VectorPrinter):
-        printer.gathers = lanes in (Lanes.POSITIONS, Lanes.TERMS)
+        printer.gathers = lanes in (Lanes.POSITIONS, Lanes.ONE_SUM, Lanes.TERMS)
+        printer.apart = lanes is Lanes.ONE_SUM
         printer.room = kernel.tiling.scalars
     parameters: dict[str, Parameter] = {}
     operands = [*range(kernel.inputs), *result_order(kernel)]

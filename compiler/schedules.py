@@ -51,6 +51,11 @@ class Tiling:
     scalars: int = 0
     sweep: int = 10
 
+    @property
+    def whole(self) -> bool:
+        """Whether one instruction computes with the longest vector."""
+        return self.at_once >= self.lanes
+
     def rows_of(self, length: int) -> int:
         """Rows of `length` floats to walk side by side."""
         return max(self.rows, min(8, self.reach // (4 * length)))

@@ -10,8 +10,7 @@
  *   strop_f32xN holds N lanes, of which the first n count: every function takes n <= N last, and what is in other lanes
  *   is anything. load and store touch n elements, `stride` elements apart; load_u8 and store_u8 find whole numbers from
  *   0 to 255 in memory, load_f16, store_bf16 and the like what numerics.h calls 16-bit storage. A function's name ends
- *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a. raise(most, label,
- *   a, name, n) puts a and the float `name` where *most and *label are, in lanes in which a is more than *most.
+ *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
  *
  *   strop_f16xN holds N binary16 numbers, as `half` loads them. Where they feed sums in float32, fma_f16(a, b, c, n) is
  *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
@@ -21,6 +20,11 @@
  *   widen and half_round convert. half_spread stores each as the lower half of a word, `stride` words apart. On a board
  *   this takes Zvfh or Helium, and so do load_f16 and store_f16. Code that uses none of it may define STROP_LANES_FLOATS
  *   before it includes this, and is then spared what it costs.
+ *
+ * LABELS
+ *   strop_f32xN_labels and strop_f16xN_labels hold a number below 256 for each lane of such a vector: labels(name, n) are
+ *   all `name`, raise(most, label, a, name, n) puts a and `name` where *most and *label are, in lanes in which a is more
+ *   than *most, and store_labels stores bytes.
  *
  * ACROSS LANES
  *   sum(a, v, n) adds the first n lanes to the float a, one after the other from the first on, as float32 scalars;
@@ -37,7 +41,7 @@
  *   exp(v, n) has the bits of strop_expf, lane by lane, flushing or not.
  *
  * ADDRESSES
- *   strop_address(p) is p. Where it pays, compilers do not know that: they keep it in a register.
+ *   strop_address(p) is p, but compilers do not know that: they keep it in a register, and load anew what lies there.
  *
  * FLUSHING
  *   Some vector units take subnormal numbers for zero, as operands and as results. The code of such a board defines
@@ -58,6 +62,12 @@
 
 /* (number * this) >> 16 is number / by, for numbers below 256 and 1 < by < 256. */
 #define LANES_RECIPROCAL(by) ((65536u + (by) - 1u) / (by))
+
+STROP_INLINE void *strop_address(const void *p) {
+    uintptr_t address = (uintptr_t)p;
+    __asm__("" : "+r"(address));
+    return (void *)address;
+}
 
 /* Two neighbours in memory, floats or what half_spread stored: of those the upper halves of words are anything. */
 typedef struct { float first, second; } strop_two;
@@ -94,13 +104,6 @@ typedef struct { uint32_t first, second; } strop_two_words;
         return strop_x##N##_scaled(strop_x##N##_add_vf(strop_x##N##_add(r, q, n), 1.0f, n), sum, n);                   \
     }
 
-/* Where a is more than *most, a and its name replace *most and *label. */
-#define LANES_RAISE(N, lanes, half)                                                                                    \
-    STROP_INLINE void strop_x##N##_##half##raise(lanes *most, lanes *label, lanes a, float name, size_t n) {           \
-        *label = strop_x##N##_##half##pick_gt_f(a, *most, name, *label, n);                                            \
-        *most = strop_x##N##_##half##pick_gt(a, *most, a, *most, n);                                                   \
-    }
-
 #if defined(STROP_LANES_FLUSH) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #include "lanes_mve.h"
 #elif defined(__riscv_vector) && !defined(STROP_LANES_FLUSH)
@@ -130,7 +133,8 @@ typedef struct { uint32_t first, second; } strop_two_words;
 #undef LANES_CLIPPED
 #undef LANES_EXP
 #undef LANES_HORNER
-#undef LANES_RAISE
+#undef LANES_LABELS
+#undef PAIR_LABELS
 #undef LANES_RAISE_ONE
 #undef LANES_RECIPROCAL
 #undef LANES_PLACES

@@ -23,7 +23,6 @@ STROP_INLINE uint16_t strop_lane_bf16_bits(float x) { return strop_bf16_bits(x);
 #pragma GCC diagnostic ignored "-Wpsabi" /* all of it is inlined: no vector crosses a call */
 #endif
 
-STROP_INLINE void *strop_address(const void *p) { return (void *)(uintptr_t)p; }
 STROP_INLINE strop_two strop_load_two(const float *p) { return (strop_two){p[0], p[1]}; }
 STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     return (strop_two_words){strop_float_bits(p[0]), strop_float_bits(p[1])};
@@ -99,7 +98,7 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     LANES_PICK(N, eq)                                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
     LANES_EXP(N)                                                                                                       \
-    LANES_RAISE(N, strop_f32x##N, )                                                                                    \
+    LANES_LABELS(N, strop_f32x##N, , strop_lane_gt(a[i], (*most)[i]))                                                  \
     LANES_ARITHMETIC_HALF(N)                                                                                           \
     LANES_ACROSS(N, strop_f32x##N, , v[i])                                                                             \
     LANES_ACROSS(N, strop_f16x##N, half_, strop_lane_f16_float(v[i]))                                                  \
@@ -133,11 +132,6 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
             p[(ptrdiff_t)i * stride] = v[i];                                                                           \
         }                                                                                                              \
     }                                                                                                                  \
-    STROP_INLINE void strop_x##N##_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {            \
-        for (size_t i = 0; i < n; ++i) {                                                                               \
-            p[(ptrdiff_t)i * stride] = (uint8_t)strop_f16_float(v[i]);                                                 \
-        }                                                                                                              \
-    }                                                                                                                  \
     STROP_INLINE void strop_x##N##_half_spread(float *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {                \
         for (size_t i = 0; i < n; ++i) {                                                                               \
             p[(ptrdiff_t)i * stride] = strop_bits_float(v[i]);                                                         \
@@ -160,7 +154,7 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
     LANES_PICK_IN_HALF(N, ge, >=)                                                                                      \
     LANES_PICK_IN_HALF(N, eq, ==)                                                                                      \
     LANES_CLIPPED(N, strop_f16x##N, half_)                                                                             \
-    LANES_RAISE(N, strop_f16x##N, half_)
+    LANES_LABELS(N, strop_f16x##N, half_, strop_f16_float(a[i]) > strop_f16_float((*most)[i]))
 
 /* Rounding the float32 result once more is as good as rounding once: float32 has more than twice the places. */
 #define LANES_TWO_IN_HALF(N, name, op)                                                                                 \
@@ -185,6 +179,29 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
         EACH_HALF(N, strop_f16_fma(sign strop_f16_float(a[i]), strop_f16_float(b[i]), strop_f16_float(c[i])))          \
     STROP_INLINE strop_f16x##N strop_x##N##_##name##_fvv(uint32_t a, strop_f16x##N b, strop_f16x##N c, size_t n)       \
         EACH_HALF(N, strop_f16_fma(sign strop_f16_float((uint16_t)a), strop_f16_float(b[i]), strop_f16_float(c[i])))
+
+/* larger: whether lane i of a is more than that of *most. */
+#define LANES_LABELS(N, lanes, kind, larger)                                                                           \
+    typedef uint8_t lanes##_labels __attribute__((vector_size(N)));                                                    \
+    STROP_INLINE lanes##_labels strop_x##N##_##kind##labels(unsigned name, size_t n) {                                 \
+        lanes##_labels y = {0};                                                                                        \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            y[i] = (uint8_t)name;                                                                                      \
+        }                                                                                                              \
+        return y;                                                                                                      \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes##_labels *label, lanes a, unsigned name, size_t n) {\
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            const bool is = larger;                                                                                    \
+            (*most)[i] = is ? a[i] : (*most)[i];                                                                       \
+            (*label)[i] = is ? (uint8_t)name : (*label)[i];                                                            \
+        }                                                                                                              \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_##kind##store_labels(uint8_t *p, ptrdiff_t stride, lanes##_labels v, size_t n) {    \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            p[(ptrdiff_t)i * stride] = v[i];                                                                           \
+        }                                                                                                              \
+    }
 
 /* element: lane i of v as a float. */
 #define LANES_ACROSS(N, lanes, kind, element)                                                                          \

@@ -12,13 +12,6 @@
 
 typedef float32x4_t strop_f32x4;
 
-/* A pointer whose value compilers do not know: they keep it in a register, where numbers near it are an instruction. */
-STROP_INLINE void *strop_address(const void *p) {
-    uintptr_t address = (uintptr_t)p;
-    __asm__("" : "+r"(address));
-    return (void *)address;
-}
-
 /* Two words in one instruction: `volatile` keeps a compiler from reading one by one. */
 typedef volatile uint64_t __attribute__((aligned(4), may_alias)) strop_both;
 STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
@@ -97,6 +90,7 @@ LANES_MEMORY(bytes, store_bytes, uint8_t, uint32x4_t, vldrbq_u32, vldrbq_gather_
     LANES_PICK(N, lanes, kind, form, ge)                                                                               \
     LANES_PICK(N, lanes, kind, form, eq)                                                                               \
     LANES_PICK(N, lanes, kind, form, ne)                                                                               \
+    LANES_LABELS(N, lanes, kind)                                                                                       \
     LANES_RAISE_ONE(N, lanes, kind, form)                                                                              \
     LANES_CLIPPED(N, lanes, kind)                                                                                      \
     STROP_INLINE lanes strop_x##N##_##kind##relu(lanes a, size_t n) {                                                  \
@@ -104,9 +98,16 @@ LANES_MEMORY(bytes, store_bytes, uint8_t, uint32x4_t, vldrbq_u32, vldrbq_gather_
         return strop_x##N##_##kind##pick_gt(a, zero, a, zero, n);                                                      \
     }
 
+/* Labels are numbers in the lanes' own format: one predicate picks both. */
+#define LANES_LABELS(N, lanes, kind)                                                                                   \
+    typedef lanes lanes##_labels;                                                                                      \
+    STROP_INLINE lanes##_labels strop_x##N##_##kind##labels(unsigned name, size_t n) {                                 \
+        return strop_x##N##_##kind##fill((float)name, n);                                                              \
+    }
+
 #define LANES_RAISE_ONE(N, lanes, kind, form)                                                                          \
-    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes *label, lanes a, float name, size_t n) {           \
-        const lanes names = strop_x##N##_##kind##fill(name, n);                                                        \
+    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes##_labels *label, lanes a, unsigned name, size_t n) {\
+        const lanes##_labels names = strop_x##N##_##kind##labels(name, n);                                             \
         __asm__("vcmp" form " gt, %q2, %q0\n\tvpsel %q0, %q2, %q0\n\tvpsel %q1, %q3, %q1"                              \
                 : "+&t"(*most), "+t"(*label) : "t"(a), "t"(names));                                                    \
     }
@@ -186,6 +187,9 @@ STROP_INLINE strop_f32x4 strop_x4_load_u8(const uint8_t *p, ptrdiff_t stride, si
 }
 STROP_INLINE void strop_x4_store_u8(uint8_t *p, ptrdiff_t stride, strop_f32x4 v, size_t n) {
     strop_x4_store_bytes(p, stride, vcvtq_u32_f32(v), n);
+}
+STROP_INLINE void strop_x4_store_labels(uint8_t *p, ptrdiff_t stride, strop_f32x4_labels v, size_t n) {
+    strop_x4_store_u8(p, stride, v, n);
 }
 STROP_INLINE strop_f32x4 strop_x4_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n) {
     return vreinterpretq_f32_u32(vshlq_n_u32(strop_x4_words(p, stride, n), 16));
@@ -337,10 +341,10 @@ STROP_INLINE float strop_x8_half_sum(float a, strop_f16x8 v, size_t n) {
     const strop_f32x4 low = {even[0], odd[0], even[1], odd[1]}, high = {even[2], odd[2], even[3], odd[3]};
     return strop_x4_sum(strop_x4_sum(a, low, n), high, n > 4 ? n - 4 : 0);
 }
-STROP_INLINE void strop_x4_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x4 v, size_t n) {
+STROP_INLINE void strop_x4_half_store_labels(uint8_t *p, ptrdiff_t stride, strop_f16x4_labels v, size_t n) {
     strop_x4_store_u8(p, stride, strop_widenb(v), n);
 }
-STROP_INLINE void strop_x8_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x8 v, size_t n) {
+STROP_INLINE void strop_x8_half_store_labels(uint8_t *p, ptrdiff_t stride, strop_f16x8_labels v, size_t n) {
     const uint16x8_t bytes = vcvtq_u16_f16(vreinterpretq_f16_u16(v));
     if (n == 8 && stride == 1) {
         vstrbq_u16(p, bytes);
@@ -431,9 +435,14 @@ STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x
         HALF(1, H, rest.half[i] = strop_x##H##_##kind##first(a.half[i], rest.half[i], LEFT(H)))                        \
         return rest;                                                                                                   \
     }                                                                                                                  \
-    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes *label, lanes a, float name, size_t n) {           \
+    LANES_LABELS(N, lanes, kind)                                                                                       \
+    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes##_labels *label, lanes a, unsigned name, size_t n) {\
         HALF(0, H, strop_x##H##_##kind##raise(&most->half[i], &label->half[i], a.half[i], name, LEFT(H)))              \
         HALF(1, H, strop_x##H##_##kind##raise(&most->half[i], &label->half[i], a.half[i], name, LEFT(H)))              \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_##kind##store_labels(uint8_t *p, ptrdiff_t stride, lanes##_labels v, size_t n) {    \
+        HALF(0, H, strop_x##H##_##kind##store_labels(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))     \
+        HALF(1, H, strop_x##H##_##kind##store_labels(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))     \
     }                                                                                                                  \
     LANES_CLIPPED(N, lanes, kind)
 /* Distances of N lanes in two halves. */
@@ -496,10 +505,6 @@ STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x
     LANES_LONG_PLACES(N, H, places16)                                                                                  \
     LANES_MADE(N, H, strop_f16x##N, gather_half, (const uint16_t *p, strop_places16x##N places, size_t n), p,          \
                places.half[i])                                                                                         \
-    STROP_INLINE void strop_x##N##_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {            \
-        HALF(0, H, strop_x##H##_half_store_u8(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))            \
-        HALF(1, H, strop_x##H##_half_store_u8(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))            \
-    }                                                                                                                  \
     STROP_INLINE void strop_x##N##_half_spread(float *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {                \
         HALF(0, H, strop_x##H##_half_spread(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))              \
         HALF(1, H, strop_x##H##_half_spread(p + FIRST(H) * stride, STEP(H) * stride, v.half[i], LEFT(H)))              \

@@ -19,19 +19,18 @@
         }                                                                                                              \
     }
 
-/* Numbers below 256, N in a group of h registers, as bytes in one of q. */
-#define LANES_BYTES(N, h, q)                                                                                           \
-    STROP_INLINE void strop_x##N##_store_bytes(uint8_t *p, ptrdiff_t stride, vuint16##h##_t v, size_t n) {             \
-        const vuint8##q##_t bytes = __riscv_vncvt_x_x_w_u8##q(v, n);                                                   \
+/* Bytes, N in a group of q registers. */
+#define LANES_BYTES(N, q)                                                                                              \
+    STROP_INLINE void strop_x##N##_store_bytes(uint8_t *p, ptrdiff_t stride, vuint8##q##_t v, size_t n) {              \
         if (stride == 1) {                                                                                             \
-            __riscv_vse8_v_u8##q(p, bytes, n);                                                                         \
+            __riscv_vse8_v_u8##q(p, v, n);                                                                             \
         } else {                                                                                                       \
-            __riscv_vsse8_v_u8##q(p, stride, bytes, n);                                                                \
+            __riscv_vsse8_v_u8##q(p, stride, v, n);                                                                    \
         }                                                                                                              \
     }
 
 #define LANES(N, g, b, h, q)                                                                                           \
-    LANES_BYTES(N, h, q)                                                                                               \
+    LANES_BYTES(N, q)                                                                                                  \
     typedef vfloat32m##g##_t strop_f32x##N;                                                                            \
     STROP_INLINE strop_f32x##N strop_x##N##_load(const float *p, ptrdiff_t stride, size_t n) {                         \
         return stride == 1 ? __riscv_vle32_v_f32m##g(p, n) : __riscv_vlse32_v_f32m##g(p, 4 * stride, n);               \
@@ -56,7 +55,8 @@
                 stride == 1 ? __riscv_vle8_v_u8##q(p, n) : __riscv_vlse8_v_u8##q(p, stride, n), n), n);                \
     }                                                                                                                  \
     STROP_INLINE void strop_x##N##_store_u8(uint8_t *p, ptrdiff_t stride, strop_f32x##N v, size_t n) {                 \
-        strop_x##N##_store_bytes(p, stride, __riscv_vncvt_x_x_w_u16##h(__riscv_vfcvt_xu_f_v_u32m##g(v, n), n), n);     \
+        const vuint16##h##_t words = __riscv_vncvt_x_x_w_u16##h(__riscv_vfcvt_xu_f_v_u32m##g(v, n), n);                \
+        strop_x##N##_store_bytes(p, stride, __riscv_vncvt_x_x_w_u8##q(words, n), n);                                   \
     }                                                                                                                  \
     LANES_WORDS(N, h)                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_load_bf16(const uint16_t *p, ptrdiff_t stride, size_t n) {                 \
@@ -74,7 +74,7 @@
         return __riscv_vcpop_m_b##b(is, n) == n;                                                                       \
     }                                                                                                                  \
     LANES_PLACES(N, g, h, q)                                                                                           \
-    LANES_HALF(N, g, b, h)                                                                                             \
+    LANES_HALF(N, g, b, h, q)                                                                                          \
     STROP_INLINE float strop_x##N##_sum(float a, strop_f32x##N v, size_t n) {                                          \
         const vfloat32m1_t sum = __riscv_vfmv_s_f_f32m1(a, 1);                                                         \
         return __riscv_vfmv_f_s_f32m1_f32(__riscv_vfredosum_vs_f32m##g##_f32m1(v, sum, n));                            \
@@ -98,7 +98,22 @@
         return __riscv_vreinterpret_v_u32m##g##_f32m##g(__riscv_vadd_vv_u32m##g(bits, places, n));                     \
     }                                                                                                                  \
     LANES_EXP(N)                                                                                                       \
-    LANES_RAISE(N, strop_f32x##N, )
+    LANES_LABELS(N, strop_f32x##N, , f32m##g, b, q)
+
+/* Labels are bytes, in a group of q registers; form is that of the lanes they belong to. */
+#define LANES_LABELS(N, lanes, kind, form, b, q)                                                                       \
+    typedef vuint8##q##_t lanes##_labels;                                                                              \
+    STROP_INLINE lanes##_labels strop_x##N##_##kind##labels(unsigned name, size_t n) {                                 \
+        return __riscv_vmv_v_x_u8##q((uint8_t)name, n);                                                                \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_##kind##raise(lanes *most, lanes##_labels *label, lanes a, unsigned name, size_t n) {\
+        const vbool##b##_t larger = __riscv_vmfgt_vv_##form##_b##b(a, *most, n);                                       \
+        *most = __riscv_vmerge_vvm_##form(*most, a, larger, n);                                                        \
+        *label = __riscv_vmerge_vxm_u8##q(*label, (uint8_t)name, larger, n);                                           \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_##kind##store_labels(uint8_t *p, ptrdiff_t stride, lanes##_labels v, size_t n) {    \
+        strop_x##N##_store_bytes(p, stride, v, n);                                                                     \
+    }
 
 /* Distances in bytes are 16 bits wide, whatever lies there. */
 #define LANES_PLACES(N, g, h, q)                                                                                       \
@@ -160,8 +175,8 @@
     }
 
 #if defined(__riscv_zvfh)
-#define LANES_HALF(N, g, b, h)                                                                                         \
-    LANES_F16(N, h, b)                                                                                                 \
+#define LANES_HALF(N, g, b, h, q)                                                                                      \
+    LANES_F16(N, h, b, q)                                                                                              \
     STROP_INLINE strop_f32x##N strop_x##N##_load_f16(const uint16_t *p, ptrdiff_t stride, size_t n) {                  \
         return __riscv_vfwcvt_f_f_v_f32m##g(strop_x##N##_half(p, stride, n), n);                                       \
     }                                                                                                                  \
@@ -197,8 +212,8 @@
         const union { uint16_t u; _Float16 h; } pun = {.u = a};                                                        \
         return __riscv_##op##_vf_f32m##g(c, pun.h, b, n);                                                              \
     }
-/* Numbers in binary16 and arithmetic rounded to it, N lanes in a group of h registers. b: as that of LANES. */
-#define LANES_F16(N, h, b)                                                                                             \
+/* Numbers in binary16 and arithmetic rounded to it, N lanes in a group of h registers. b, q: as those of LANES. */
+#define LANES_F16(N, h, b, q)                                                                                          \
     typedef vfloat16##h##_t strop_f16x##N;                                                                             \
     STROP_INLINE strop_f16x##N strop_x##N##_half(const uint16_t *p, ptrdiff_t stride, size_t n) {                      \
         return __riscv_vreinterpret_v_u16##h##_f16##h(strop_x##N##_words(p, stride, n));                               \
@@ -218,9 +233,6 @@
     }                                                                                                                  \
     STROP_INLINE strop_f16x##N strop_x##N##_half_first(strop_f16x##N a, strop_f16x##N rest, size_t n) {                \
         return __riscv_vmv_v_v_f16##h##_tu(rest, a, n);                                                                \
-    }                                                                                                                  \
-    STROP_INLINE void strop_x##N##_half_store_u8(uint8_t *p, ptrdiff_t stride, strop_f16x##N v, size_t n) {            \
-        strop_x##N##_store_bytes(p, stride, __riscv_vfcvt_xu_f_v_u16##h(v, n), n);                                     \
     }                                                                                                                  \
     STROP_INLINE strop_f16x##N strop_x##N##_half_relu(strop_f16x##N a, size_t n) {                                     \
         return __riscv_vfmax_vf_f16##h(a, (_Float16)0, n);                                                             \
@@ -243,7 +255,7 @@
     LANES_PICK_IN_HALF(N, h, b, gt, vmfgt_vv)                                                                          \
     LANES_PICK_IN_HALF(N, h, b, ge, vmfge_vv)                                                                          \
     LANES_PICK_IN_HALF(N, h, b, eq, vmfeq_vv)                                                                          \
-    LANES_RAISE(N, strop_f16x##N, half_)
+    LANES_LABELS(N, strop_f16x##N, half_, f16##h, b, q)
 
 #define LANES_TWO_IN_HALF(N, h, name, vv, vf, fv)                                                                      \
     STROP_INLINE strop_f16x##N strop_x##N##_half_##name(strop_f16x##N a, strop_f16x##N b, size_t n) {                  \
@@ -275,7 +287,7 @@
         return __riscv_##op##_vf_f16##h(c, pun.h, b, n);                                                               \
     }
 #else
-#define LANES_HALF(N, g, b, h)
+#define LANES_HALF(N, g, b, h, q)
 #endif
 
 /* Twice the longest vectors: N lanes in two groups of eight registers, H in each. They are for what meets N numbers in
@@ -283,6 +295,7 @@
 #define LANES_PAIR(N, H, b)                                                                                            \
     typedef vfloat32m8_t strop_group##N __attribute__((riscv_rvv_vector_bits(8 * __riscv_v_fixed_vlen)));              \
     typedef struct { strop_group##N low, high; } strop_f32x##N;                                                        \
+    LANES_BYTES(N, m4)                                                                                                 \
     PAIR_IN_MEMORY(N, H, , float)                                                                                      \
     PAIR_IN_MEMORY(N, H, _u8, uint8_t)                                                                                 \
     PAIR_IN_MEMORY(N, H, _bf16, uint16_t)                                                                              \
@@ -312,7 +325,7 @@
     }                                                                                                                  \
     LANES_CLIPPED(N, strop_f32x##N, )                                                                                  \
     PAIR_MADE(N, H, exp, (strop_f32x##N a, size_t n), (a.low, FIRST(H)), (a.high, REST(H)))                            \
-    LANES_RAISE(N, strop_f32x##N, )
+    PAIR_LABELS(N, H)
 
 #define FIRST(H) (n < (H) ? n : (H))
 #define REST(H) (n > (H) ? n - (H) : 0)
@@ -320,6 +333,24 @@
 #define PAIR_MADE(N, H, name, parameters, first, rest)                                                                 \
     STROP_INLINE strop_f32x##N strop_x##N##_##name parameters {                                                        \
         return (strop_f32x##N){strop_x##H##_##name first, strop_x##H##_##name rest};                                   \
+    }
+
+#define PAIR_LABELS(N, H)                                                                                              \
+    typedef vuint8m4_t strop_f32x##N##_labels;                                                                         \
+    STROP_INLINE strop_f32x##N##_labels strop_x##N##_labels(unsigned name, size_t n) {                                 \
+        return __riscv_vmv_v_x_u8m4((uint8_t)name, n);                                                                 \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_raise(strop_f32x##N *most, strop_f32x##N##_labels *label, strop_f32x##N a,          \
+                                         unsigned name, size_t n) {                                                    \
+        strop_f32x##H low = most->low, high = most->high;                                                              \
+        strop_f32x##H##_labels first = __riscv_vget_v_u8m4_u8m2(*label, 0), rest = __riscv_vget_v_u8m4_u8m2(*label, 1);\
+        strop_x##H##_raise(&low, &first, a.low, name, FIRST(H));                                                       \
+        strop_x##H##_raise(&high, &rest, a.high, name, REST(H));                                                       \
+        *most = (strop_f32x##N){low, high};                                                                            \
+        *label = __riscv_vset_v_u8m2_u8m4(__riscv_vlmul_ext_v_u8m2_u8m4(first), 1, rest);                              \
+    }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_labels(uint8_t *p, ptrdiff_t stride, strop_f32x##N##_labels v, size_t n) {    \
+        strop_x##N##_store_bytes(p, stride, v, n);                                                                     \
     }
 
 #define PAIR_IN_MEMORY(N, H, kind, type)                                                                               \
@@ -365,8 +396,7 @@
 
 #define PAIR_F16(N, H, b)                                                                                              \
     LANES_WORDS(N, m8)                                                                                                 \
-    LANES_BYTES(N, m8, m4)                                                                                             \
-    LANES_F16(N, m8, b)                                                                                                \
+    LANES_F16(N, m8, b, m4)                                                                                            \
     PAIR_MADE(N, H, widen, (strop_f16x##N a, size_t n), (HALF(a, 0), FIRST(H)), (HALF(a, 1), REST(H)))                 \
     STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) {                                    \
         const vfloat16m4_t low = strop_x##H##_half_round(a.low, FIRST(H));                                             \

@@ -40,10 +40,7 @@ def cases() -> Iterator[tuple[str, str]]:
         yield floats(f"{function}_f", "B, C, a.f[1], B")
     for function in ("add_f16", "sub_f16"):
         yield floats(function, "C, HALVES(a.h)")
-    for part in ("most", "label"):
-        raised = "strop_f32x8 most = B; strop_f32x8 label = A; strop_x8_raise(&most, &label, C, 3.0f, WIDTH)"
-        stored = f"strop_x8_store(y.f, 1, {part}, WIDTH)"
-        yield f"raise_{part}", f"CASE(raise_{part}, {raised}; {stored}, float_bits(y.u[i], VECTOR))"
+    yield from labels("", "f32", ("B", "C"), "strop_x8_store(y.f, 1, most, WIDTH), float_bits(y.u[i], VECTOR)")
     yield floats("sqrt", "A", "SCALAR")
     yield floats("exp", "C")
     usual = "strop_x8_mul_vf(strop_x8_sub_vf(strop_x8_load_u8(a.b, 1, WIDTH), 128.0f, WIDTH), 0.66f, WIDTH)"
@@ -86,6 +83,19 @@ def halves(function: str, arguments: str) -> tuple[str, str]:
     return f"half_{function}", f"CASE(half_{function}, {statement}, half_bits(y.h[i], VECTOR))"
 
 
+def labels(kind: str, element: str, operands: tuple[str, str], most: str) -> Iterator[tuple[str, str]]:
+    """A maximum of two vectors and its labels. most: C that stores it, and of a result."""
+    first, second = operands
+    raised = (
+        f"strop_{element}x8 most = {first}; strop_{element}x8_labels label = strop_x8_{kind}labels(7, WIDTH)"
+        f"; strop_x8_{kind}raise(&most, &label, {second}, 200, WIDTH)"
+    )
+    zeros = "y.u[0] = y.u[1] = y.u[2] = y.u[3] = 0"
+    stored = f"strop_x8_{kind}store_labels(y.b, 1 + t % 2, label, 1 + t % WIDTH)"
+    yield f"{kind}raise", f"CASE({kind}raise, {raised}; {most})"
+    yield f"{kind}labels", f"CASE({kind}labels, {raised}; {zeros}; {stored}, y.u[i % 4])"
+
+
 def in_halves() -> Iterator[tuple[str, str]]:
     """The cases that compute in binary16."""
     for function in ("add", "sub", "mul"):
@@ -97,20 +107,14 @@ def in_halves() -> Iterator[tuple[str, str]]:
     for function in ("pick_gt", "pick_ge", "pick_eq"):
         yield halves(function, "HALVES(b.h + 1), HALVES(c.h + 1), HALVES(a.h), HALVES(b.h)")
         yield halves(f"{function}_f", "HALVES(b.h + 1), HALVES(c.h + 1), a.f[0], HALVES(b.h)")
-    for part in ("most", "label"):
-        raised = "strop_f16x8 most = HALVES(b.h + 1); strop_f16x8 label = HALVES(a.h)"
-        raised += "; strop_x8_half_raise(&most, &label, HALVES(c.h + 1), 3.0f, WIDTH)"
-        stored = f"strop_x8_half_store(y.h, 1, {part}, WIDTH)"
-        yield f"half_raise_{part}", f"CASE(half_raise_{part}, {raised}; {stored}, half_bits(y.h[i], VECTOR))"
+    most = "strop_x8_half_store(y.h, 1, most, WIDTH), half_bits(y.h[i], VECTOR)"
+    yield from labels("half_", "f16", ("HALVES(b.h + 1)", "HALVES(c.h + 1)"), most)
     first = "strop_x8_half_store(y.h, 1, strop_x8_half_first(HALVES(a.h), HALVES(b.h), 1 + t % WIDTH), WIDTH)"
     yield "half_first", f"CASE(half_first, {first}, y.h[i])"
     half_sum = "strop_x8_half_sum(a.f[0], HALVES(c.h + 1), 1 + t % WIDTH)"
     yield "half_sum", f"CASE(half_sum, y.f[0] = {half_sum}, float_bits(y.u[0], true))"
     half = f"strop_x8_half_store(y.h, 1, strop_x8_gather_half(table.h, {places(16)}, WIDTH), WIDTH)"
     yield "gather_half", f"CASE(gather_half, {half}, y.h[i])"
-    zeros = "y.u[0] = y.u[1] = y.u[2] = y.u[3] = 0"
-    byte = "strop_x8_half_store_u8(y.b, 1 + t % 2, strop_x8_half(numbers + t % 32, 1, WIDTH), 1 + t % WIDTH)"
-    yield "half_store_u8", f"CASE(half_store_u8, ({zeros}, {byte}), y.u[i % 4])"
     yield halves("fill", "a.f[0]")
     yield halves("relu", "HALVES(c.h + 1)")
     yield halves("clipped", "HALVES(c.h + 1), 0x1p-13f")

@@ -156,10 +156,10 @@ def test_a_core_alone_has_kernels_without_harts() -> None:
     assert "hart" not in kernel("dense", (1, 40), (64, 40))
 
 
-def built(model: str, dtype: str = "float32") -> str:
-    """The C of a model for Helium."""
+def built(model: str, dtype: str = "float32", board: str = "qemu-cortex-m55") -> str:
+    """The C of a model, for Helium if nothing else is said."""
     module, example = MODELS[model]()
-    return build(module, example, name=model, board="qemu-cortex-m55", dtype=dtype).files["strop_model.c"]
+    return build(module, example, name=model, board=board, dtype=dtype).files["strop_model.c"]
 
 
 def sweep(model: str, dtype: str = "float32") -> str:
@@ -183,6 +183,14 @@ def test_a_pool_compares_once_for_a_maximum_and_its_place() -> None:
     pool = built("cnn-28x28").split("max_pool2d_argmax_relu(")[1].split("\n}\n")[0]
     assert pool.count("_raise(&") == 4
     assert "pick" not in pool
+
+
+def test_one_sum_at_a_time_leaves_room_for_the_longest_vectors() -> None:
+    pool = built("cnn-28x28", board="qemu-rv32v").split("max_pool2d_argmax_relu(")[1].split("\n}\n")[0]
+    assert "strop_f32x32_labels y2_v1;" in pool
+    assert "sum0" not in pool
+    whole, tail = pool.split("strop_x32_store_labels(index")[:2]
+    assert whole.count("x = strop_address(x);") == tail.count("x = strop_address(x);") == 4
 
 
 def test_registers_that_a_shorter_band_leaves_are_not_declared() -> None:
