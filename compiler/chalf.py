@@ -74,7 +74,7 @@ class HalfPrinter(VectorPrinter):
             if any(map(choice_of, values)) and all(_is_constant(value) or _by_comparison(value) for value in values)
         }
         short = {buffer for buffer, terms in self.terms.items() if terms <= TERMS}
-        while any(wrong := {b for b in found if not self._among(stored[b], found | short)}):
+        while wrong := {b for b in found if not self._among(stored[b], found | short)}:
             found -= wrong
         return found
 

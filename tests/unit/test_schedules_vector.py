@@ -1,15 +1,18 @@
 """Lanes and harts: which axis is taken, how much of it, and that what cannot be shared out is not."""
 
 import pytest
+import torch
 from cases import OP_CASES, CompiledCase, OpCase
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from strop.compiler.dtypes import BFLOAT16
 from strop.compiler.harts import imbalance
 from strop.compiler.lanes import Lanes, abreast, lane_axis, lane_count
 from strop.compiler.ops.base import Case, f32
 from strop.compiler.pipeline import build
+from strop.compiler.precision import uniform
 from strop.compiler.schedules import Tiling
 from strop.host.zoo import MODELS
 
@@ -191,6 +194,15 @@ def test_one_sum_at_a_time_leaves_room_for_the_longest_vectors() -> None:
     assert "sum0" not in pool
     whole, tail = pool.split("strop_x32_store_labels(index")[:2]
     assert whole.count("x = strop_address(x);") == tail.count("x = strop_address(x);") == 4
+
+
+def test_a_maximum_of_sums_too_long_for_halves_is_in_float32() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(486, 10))
+    precision = uniform("float16", sums="float16")
+    bundle = build(module, torch.zeros(1, 4, 20, 20), board="qemu-rv32v", dtype=precision)
+    pool = bundle.files["strop_model.c"].split("max_pool2d_argmax_relu(")[1].split("\n}\n")[0]
+    assert "strop_f32x32_labels y2_v1;" in pool
+    assert "sum = strop_x32_add_f16(sum, sum_part, 27);" in pool
 
 
 def test_registers_that_a_shorter_band_leaves_are_not_declared() -> None:
