@@ -34,6 +34,8 @@ FORMAT_BOARDS = (
     "qemu-rv32imf", "qemu-rv32imac", "qemu-cortex-m4f", "qemu-rv32imf-zfh", "qemu-rv32v", "qemu-rv32v256",
     "qemu-cortex-m55", "qemu-cortex-m7", "qemu-rv32imf-smp",
 )  # fmt: skip
+PATIENCE = "60"
+"""Seconds that a board may be silent: emulated without an FPU, a step of ds-cnn takes some."""
 MORE = {"sparse": ("--update", "*bias*")}
 """Options that a rule cannot do without."""
 
@@ -52,7 +54,7 @@ class Trial:
     def words(self) -> tuple[str, ...]:
         """The command line."""
         return ("validate", self.model, "--rule", self.rule, "--board", self.board, "--dtype", self.dtype,
-                "--steps", str(self.steps), "--json", *MORE.get(self.rule, ()))  # fmt: skip
+                "--steps", str(self.steps), "--timeout", PATIENCE, "--json", *MORE.get(self.rule, ()))  # fmt: skip
 
 
 def trials(what: str, steps: int) -> Iterator[Trial]:
