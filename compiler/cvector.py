@@ -83,14 +83,14 @@ class VectorPrinter(Printer):
     do no more than store vectors.  fixed: by the place before one of these and their C, the names of vectors that are
     made there.  room: scalars that stay in registers around loops; kept: of each block around a statement, their names
     by their C.  changed: buffers that the kernel stores to.  panels: rows of numbers on the stack.  read: by its C, the
-    name of what products with those read in this block of statements.  apart: whether each register tile loads what it
+    name of what products with those read in this block of statements.  renews: whether each register tile loads what it
     shares with others, because registers do not keep it; renewed: the memory that the last one has done so from.
     """
 
     lane: Any = None
     prefix = count = ""
     extent = room = 0
-    gathers = apart = False
+    gathers = renews = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -454,7 +454,7 @@ class VectorPrinter(Printer):
 
     def _renew(self, name: str) -> None:
         """Give memory an address that compilers do not know to be the same, where they should keep nothing of it."""
-        if self.apart and name not in self.renewed:
+        if self.renews and name not in self.renewed:
             self.renewed.add(name)
             self._line(f"{name} = strop_address({name});")
 

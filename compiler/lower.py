@@ -406,7 +406,7 @@ def _print(
     printer = make(names, kernel.fma, Bounds())
     if isinstance(printer, VectorPrinter):
         printer.gathers = lanes in (Lanes.POSITIONS, Lanes.ONE_SUM, Lanes.TERMS)
-        printer.apart = lanes is Lanes.ONE_SUM
+        printer.renews = lanes is Lanes.ONE_SUM
         printer.room = kernel.tiling.scalars
     parameters: dict[str, Parameter] = {}
     operands = [*range(kernel.inputs), *result_order(kernel)]

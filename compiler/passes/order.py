@@ -2,7 +2,8 @@
 
 Three candidates, of which the lowest peak wins: the given order; one update after the other, each with what it still
 needs, the nearest first (a local rule then holds one layer at a time); and a greedy list schedule, which takes among
-the ops that are ready the one that leaves the fewest live bytes. The given order breaks ties.
+the ops that are ready the one that leaves the fewest live bytes. The given order breaks ties. Where a step may have to
+be skipped for a large error, updates wait for all errors instead.
 """
 
 from collections.abc import Sequence
