@@ -40,6 +40,9 @@ IN_MEMORY = {"float32": "", "uint8": "_u8", **{name: f"_{short}" for name, short
 """What lanes can lie in memory as, and how the functions that load and store them end. In registers all are floats."""
 
 
+STACKED = 1024
+"""Entries of a row of places on the stack, at most."""
+
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of what lanes can be gathered of."""
 
@@ -469,7 +472,38 @@ class VectorPrinter(Printer):
             part = self._call(f"{kind}_u8", self._lanes_of(load.source, load.indices))
             part = part if divisor == 1 else self._call(f"{kind}_div", part, str(divisor))
             places = self._call(f"{kind}_add", places, part, str(factor))
-        return places
+        again = self._again(found)
+        return self._found_before(again, found, kind, places, start) if again else places
+
+    def _again(self, found: Spread) -> list[Turns]:
+        """The loops, innermost first, that come to the same places again, beside the one that walks along them."""
+        loads = [load for _, _, load in found.parts]
+        if not loads or len(found.table) > STACKED or not all(self._is_parameter(load.source) for load in loads):
+            return []
+
+        def steady(turns: Turns) -> bool:
+            return not any(self.bounds.depends(load, turns.var) for load in loads)
+
+        loops = list(takewhile(lambda t: steady(t) or self.bounds.depends(found.start, t.var), reversed(self.turns)))
+        return loops[: max((i for i, turns in enumerate(loops, 1) if steady(turns)), default=0)]
+
+    def _found_before(self, loops: list[Turns], found: Spread, kind: str, places: str, start: str) -> str:
+        """C of places that are found once, before loops, and kept on the stack."""
+        around, key = loops[-1], (loops[-1].at, places)
+        if key not in self.fixed:
+            name = self.fixed[key] = self._fresh("places")
+            around.before(f"uint16_t {name}_row[{len(found.table)}], *{name} = {name}_row;")
+            walk_ = next((turns for turns in loops if self.bounds.depends(found.start, turns.var)), None)
+            if walk_:
+                variable, (low, high) = self.vars[walk_.var], self.bounds.range(walk_.var)
+                around.before(f"for (int {variable} = {low}; {variable} < {high + 1}; ++{variable}) {{")
+            stored = self._call(f"store_{kind}", name if start == "0" else f"{name} + {start}", places)
+            around.before(f"{'    ' * bool(walk_)}{stored};")
+            if walk_:
+                around.before("}")
+        name = self.fixed[key]
+        self._renew(name)
+        return self._call(kind, name if start == "0" else f"{name} + {start}")
 
     def expression(self, node: Any, outer: int = -1) -> str:
         """C of an expression: a vector where it differs between lanes."""

@@ -525,8 +525,9 @@ def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, 
         at = rank + len(reduce) - len(row)
         sch.transform_block_layout(block, _index_map(lambda *i: [*i[:at], _flat(i[at:], row)], at + len(row)))
         spatial, reduce = loops_of(sch, block)
-    sums, longest = _side_by_side([extent_of(sch, spatial[axis]) for axis in anchor.hints.tile], tiling)
     extent = extent_of(sch, reduce[-1])
+    shares = [extent_of(sch, spatial[axis]) for axis in anchor.hints.tile]
+    sums, longest = _side_by_side(shares, tiling, extent if anchor.hints.scattered else None)
     turn, lane = _split_row(sch, reduce[-1], longest, tiling, half=half)
     if half and extent_of(sch, turn) > TERMS:
         sch.split(turn, [None, divisor(extent_of(sch, turn), TERMS)])
@@ -563,16 +564,21 @@ def _zeros(sch: Any, block: Any, first: Any, depth: int) -> None:
 SHARED = 13
 """Instructions of a turn that do not depend on its sums: the loop, the other operand, and where its lanes lie."""
 
+STRAIGHT = 4
+"""As SHARED, where the first, one other and the last turn are all there are, and a row on the stack has the places."""
 
-def _side_by_side(shares: Sequence[int], tiling: Tiling) -> tuple[int, int]:
+
+def _side_by_side(shares: Sequence[int], tiling: Tiling, scattered: int | None) -> tuple[int, int]:
     """(sums, lanes) of a tile of vectors of partial sums that cost fewest instructions a product.
 
-    Each sum takes a product, and an operand of its own with its address.
+    Each sum takes a product, and an operand of its own with its address. scattered: terms whose places are kept so.
     """
 
     def cost(sums: int) -> float:
         lanes = _longest(tiling, tiling.sums * sums + 2)
-        return (SHARED + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
+        straight = scattered is not None and scattered <= 3 * lanes and tiling.sums * lanes <= tiling.lanes
+        shared = STRAIGHT if straight else SHARED
+        return (shared + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
 
     most = max(1, (tiling.registers - 2) // tiling.sums)
     sizes = {prod(tile_factors(shares, fit, 1, slides=False)) for fit in range(1, most + 1)}

@@ -305,7 +305,8 @@ def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel
     except (RuntimeError, ValueError, TypeError) as error:
         kinds = ", ".join(step[0] for step in kernel.steps)
         raise LowerError(f"TVM cannot schedule {kinds}", where=str(error).strip().splitlines()[-1]) from error
-    return _print(kernel, function, replaced, printer, lanes)
+    renews = lanes is Lanes.ONE_SUM or any(False for stage in stages)
+    return _print(kernel, function, replaced, printer, lanes, renews=renews)
 
 
 def _express(kernel: KernelSpec) -> tuple[Expressions, list[Any], Mapping[int, int]]:
@@ -400,13 +401,13 @@ def _widened(type_: TensorType) -> TensorType:
 
 
 def _print(
-    kernel: KernelSpec, function: Any, replaced: Mapping[int, int], make: type[Printer], lanes: Lanes
+    kernel: KernelSpec, function: Any, replaced: Mapping[int, int], make: type[Printer], lanes: Lanes, *, renews: bool
 ) -> Kernel:
     names = operand_names(kernel)
     printer = make(names, kernel.fma, Bounds())
     if isinstance(printer, VectorPrinter):
         printer.gathers = lanes in (Lanes.POSITIONS, Lanes.ONE_SUM, Lanes.TERMS)
-        printer.renews = lanes is Lanes.ONE_SUM
+        printer.renews = renews
         printer.room = kernel.tiling.scalars
     parameters: dict[str, Parameter] = {}
     operands = [*range(kernel.inputs), *result_order(kernel)]

@@ -233,6 +233,11 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
 #define LANES_DISTANCES(N, places)                                                                                     \
     typedef uint16_t strop_##places##x##N __attribute__((vector_size(2 * (N))));                                       \
     STROP_INLINE strop_##places##x##N strop_x##N##_##places(const uint16_t *p, size_t n) EACH_HALF(N, p[i])            \
+    STROP_INLINE void strop_x##N##_store_##places(uint16_t *p, strop_##places##x##N v, size_t n) {                     \
+        for (size_t i = 0; i < n; ++i) {                                                                               \
+            p[i] = v[i];                                                                                               \
+        }                                                                                                              \
+    }                                                                                                                  \
     STROP_INLINE strop_##places##x##N strop_x##N##_##places##_u8(const uint8_t *p, ptrdiff_t stride, size_t n)         \
         EACH_HALF(N, p[(ptrdiff_t)i * stride])                                                                         \
     STROP_INLINE strop_##places##x##N strop_x##N##_##places##_div(strop_##places##x##N a, unsigned by, size_t n)       \

@@ -223,6 +223,9 @@ STROP_INLINE float strop_x4_sum(float a, strop_f32x4 v, size_t n) {
 #define LANES_DISTANCES(places)                                                                                        \
     typedef uint32x4_t strop_##places##x4;                                                                             \
     STROP_INLINE uint32x4_t strop_x4_##places(const uint16_t *p, size_t n) { return strop_x4_words(p, 1, n); }         \
+    STROP_INLINE void strop_x4_store_##places(uint16_t *p, uint32x4_t v, size_t n) {                                   \
+        strop_x4_store_words(p, 1, v, n);                                                                              \
+    }                                                                                                                  \
     STROP_INLINE uint32x4_t strop_x4_##places##_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {                     \
         return strop_x4_bytes(p, stride, n);                                                                           \
     }                                                                                                                  \
@@ -365,6 +368,7 @@ STROP_INLINE strop_f16x4 strop_x4_gather_half(const uint16_t *p, strop_places16x
 /* Of eight lanes they are halves of words. */
 typedef uint16x8_t strop_places16x8;
 STROP_INLINE strop_places16x8 strop_x8_places16(const uint16_t *p, size_t n) { return strop_x8_half(p, 1, n); }
+STROP_INLINE void strop_x8_store_places16(uint16_t *p, strop_places16x8 v, size_t n) { strop_x8_half_store(p, 1, v, n); }
 STROP_INLINE strop_places16x8 strop_x8_places16_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {
     if (n == 8) {
         return stride == 1 ? vldrbq_u16(p) : vldrbq_gather_offset_u16(p, strop_x8_places(stride));
@@ -455,7 +459,11 @@ STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x
                p + FIRST(H) * stride, STEP(H) * stride)
 #define LANES_LONG_PLACES(N, H, places)                                                                                \
     LANES_PAIR_PLACES(N, H, places)                                                                                    \
-    LANES_MADE(N, H, strop_##places##x##N, places, (const uint16_t *p, size_t n), p + FIRST(H))
+    LANES_MADE(N, H, strop_##places##x##N, places, (const uint16_t *p, size_t n), p + FIRST(H))                        \
+    STROP_INLINE void strop_x##N##_store_##places(uint16_t *p, strop_##places##x##N v, size_t n) {                     \
+        HALF(0, H, strop_x##H##_store_##places(p + FIRST(H), v.half[i], LEFT(H)))                                      \
+        HALF(1, H, strop_x##H##_store_##places(p + FIRST(H), v.half[i], LEFT(H)))                                      \
+    }
 #define LANES_PAIR_SUM(N, H, lanes, kind)                                                                              \
     STROP_INLINE float strop_x##N##_##kind##sum(float a, lanes v, size_t n) {                                          \
         a = strop_x##H##_##kind##sum(a, v.half[0], n < (H) ? n : (H));                                                 \
@@ -517,6 +525,10 @@ LANES_PAIR_PLACES(8, 4, places32)
 LANES_PAIR_GATHER(8, 4)
 STROP_INLINE strop_places32x8 strop_x8_places32(const uint16_t *p, size_t n)
     EACH(strop_places32x8, 4, strop_x4_words(p + FIRST(4), STEP(4), LEFT(4)))
+STROP_INLINE void strop_x8_store_places32(uint16_t *p, strop_places32x8 v, size_t n) {
+    HALF(0, 4, strop_x4_store_words(p + FIRST(4), STEP(4), v.half[i], LEFT(4)))
+    HALF(1, 4, strop_x4_store_words(p + FIRST(4), STEP(4), v.half[i], LEFT(4)))
+}
 STROP_INLINE float strop_x8_sum(float a, strop_f32x8 v, size_t n) {
     if (APART(4)) {
         const strop_f32x4 even = v.half[0], odd = v.half[1];

@@ -132,6 +132,9 @@
     STROP_INLINE strop_##places##x##N strop_x##N##_##places(const uint16_t *p, size_t n) {                             \
         return __riscv_vle16_v_u16##h(p, n);                                                                           \
     }                                                                                                                  \
+    STROP_INLINE void strop_x##N##_store_##places(uint16_t *p, strop_##places##x##N v, size_t n) {                     \
+        __riscv_vse16_v_u16##h(p, v, n);                                                                               \
+    }                                                                                                                  \
     STROP_INLINE strop_##places##x##N strop_x##N##_##places##_u8(const uint8_t *p, ptrdiff_t stride, size_t n) {       \
         return __riscv_vzext_vf2_u16##h(                                                                               \
             stride == 1 ? __riscv_vle8_v_u8##q(p, n) : __riscv_vlse8_v_u8##q(p, stride, n), n);                        \

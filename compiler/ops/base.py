@@ -104,7 +104,7 @@ class Hints:
     neighbours along the last of them share all but one, as under a wide kernel.  dot: each output is a dot product with
     its own row of a weight (few rows side by side, unrolled deep).  outer: an outer product of one sample (walked down
     its columns, a column's operand stays in a register).  window: each output reduces a window of its own; windows
-    neither overlap nor leave the input.
+    neither overlap nor leave the input.  scattered: numbers in memory say where terms lie.
     """
 
     tile: tuple[int, ...] = ()
@@ -112,6 +112,7 @@ class Hints:
     dot: bool = False
     outer: bool = False
     window: bool = False
+    scattered: bool = False
 
 
 class OpSpec:

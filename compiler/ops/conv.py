@@ -264,7 +264,7 @@ class Conv2dDwPooled(OpSpec):
     results = ("dw",)
 
     def hints(self, types: Sequence[TensorType], attrs: Attrs) -> Hints:
-        return Hints(tile=(2, 3)[: len(attrs["kernel"])])
+        return Hints(tile=(2, 3)[: len(attrs["kernel"])], scattered=True)
 
     def infer(self, inputs: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
         return Conv2dDw().infer([inputs[0], inputs[2]], attrs)
