@@ -25,6 +25,9 @@ VECTORIZED = 2
 PANEL = "local.panel"
 """TVM's scope of numbers that a kernel keeps on the stack. Two neighbours are read at once."""
 
+ROW = "local.row"
+"""TVM's scope of sums that a kernel keeps on the stack until all of them are there."""
+
 WIDTHS = (4, 8, 16, 32, 64, 128)
 """Lanes of the types in runtime/lanes.h."""
 
@@ -288,6 +291,10 @@ class VectorPrinter(Printer):
         if str(node.buffer.scope()) == PANEL:
             self._panel(node.buffer)
             return
+        if str(node.buffer.scope()) == ROW:
+            self.buffers[node.buffer] = self._fresh(str(node.buffer.name).replace("_local", ""))
+            self._line(f"float {self.buffers[node.buffer]}[{_size(node.buffer)}];")
+            return
         self.undeclared[node.buffer] = (node, len(self.lines), self.depth, self.lane is not None)
         self.lines.append("")
 
@@ -442,7 +449,8 @@ class VectorPrinter(Printer):
 
     def _loaded(self, function: str, source: Any, indices: Any) -> str:
         """C of a vector from memory. function: of the lanes' places in a row; `gather` of it where they lie in none."""
-        self._renew(self.buffers[source])
+        if str(source.scope()) != ROW:
+            self._renew(self.buffers[source])
         try:
             return self._call(function, self._lanes_of(source, indices))
         except LowerError:
@@ -489,21 +497,21 @@ class VectorPrinter(Printer):
 
     def _found_before(self, loops: list[Turns], found: Spread, kind: str, places: str, start: str) -> str:
         """C of places that are found once, before loops, and kept on the stack."""
-        around, key = loops[-1], (loops[-1].at, places)
+        key = loops[-1].at, places
+        name = self.fixed.get(key) or self._fresh("places")
+        where = name if start == "0" else f"{name} + {start}"
         if key not in self.fixed:
-            name = self.fixed[key] = self._fresh("places")
-            around.before(f"uint16_t {name}_row[{len(found.table)}], *{name} = {name}_row;")
-            walk_ = next((turns for turns in loops if self.bounds.depends(found.start, turns.var)), None)
-            if walk_:
-                variable, (low, high) = self.vars[walk_.var], self.bounds.range(walk_.var)
-                around.before(f"for (int {variable} = {low}; {variable} < {high + 1}; ++{variable}) {{")
-            stored = self._call(f"store_{kind}", name if start == "0" else f"{name} + {start}", places)
-            around.before(f"{'    ' * bool(walk_)}{stored};")
-            if walk_:
-                around.before("}")
-        name = self.fixed[key]
+            self.fixed[key] = name
+            lines = [f"{self._call(f'store_{kind}', where, places)};"]
+            for turns in loops:
+                if self.bounds.depends(found.start, turns.var):
+                    variable, (low, high) = self.vars[turns.var], self.bounds.range(turns.var)
+                    head = f"for (int {variable} = {low}; {variable} < {high + 1}; ++{variable}) {{"
+                    lines = [head, *("    " + line for line in lines), "}"]
+            for line in (f"uint16_t {name}_row[{len(found.table)}], *{name} = {name}_row;", *lines):
+                loops[-1].before(line)
         self._renew(name)
-        return self._call(kind, name if start == "0" else f"{name} + {start}")
+        return self._call(kind, where)
 
     def expression(self, node: Any, outer: int = -1) -> str:
         """C of an expression: a vector where it differs between lanes."""
@@ -601,7 +609,9 @@ class VectorPrinter(Printer):
 
     def _pick(self, condition: Any, then: Any, otherwise: Any) -> str:
         """A choice lane by lane. Both sides are evaluated: neither may lie outside of memory."""
-        kind = type(condition).__name__
+        kind, lane = type(condition).__name__, self._lane_of(condition)
+        if lane is not None and not self._is_vector(then):
+            return self._call("pick_lane", lane, self._scalar(then), self.vector(otherwise))
         if kind not in COMPARISONS or str(condition.a.ty.dtype) not in IN_MEMORY or not self._is_vector(condition):
             raise LowerError("no vector form of a choice", where=str(condition)[:80])
         name, swapped = COMPARISONS[kind]
@@ -610,6 +620,14 @@ class VectorPrinter(Printer):
         if not self._is_vector(then):
             return self._call(f"pick_{name}_f", *sides, self._scalar(then), self.vector(otherwise))
         return self._call(f"pick_{name}", *sides, self.vector(then), self.vector(otherwise))
+
+    def _lane_of(self, condition: Any) -> str | None:
+        """C of the only lane in which an index is what a number says, if that is a condition."""
+        if type(condition).__name__ != "EQ" or str(condition.a.ty.dtype) != "int32":
+            return None
+        number, index = (condition.b, condition.a) if self._is_vector(condition.a) else (condition.a, condition.b)
+        slope, base = self.bounds.lanes(index, self.lane)
+        return self.expression(self.bounds.analyzer.simplify(number - base)) if slope == 1 else None
 
     def _function(self, node: Any) -> str:
         name = str(node.op.name)

@@ -27,7 +27,7 @@ FIXED = """strop_model_health_t strop_model_health;
 /* Whether an error of this step was too large for its format. */
 static bool beyond;
 
-static inline float strop_model_limited(float x) {{
+static inline __attribute__((unused)) float strop_model_limited(float x) {{
     const float low = x < -{most} ? -{most} : x, y = low > {most} ? {most} : low;
     beyond = beyond || y != x;
     return y;
@@ -54,7 +54,7 @@ static bool beyond;
 static inline float strop_model_scale(void) {{ return {scale}[0]; }}
 static inline float strop_model_unscale(void) {{ return {scale}[1]; }}
 
-static inline float strop_model_limited(float x) {{
+static inline __attribute__((unused)) float strop_model_limited(float x) {{
     beyond = beyond || !(x >= -{most} && x <= {most});
     return x;
 }}

@@ -16,7 +16,7 @@ from re import findall
 from typing import Any
 
 from strop.compiler.chalf import FEWEST, TERMS
-from strop.compiler.cvector import PANEL
+from strop.compiler.cvector import PANEL, ROW
 from strop.compiler.schedules import (
     Stage,
     Tiling,
@@ -44,6 +44,8 @@ class Lanes(Enum):
     LAST = auto()
     CHANNELS = auto()
     TERMS = auto()
+    SUMS = auto()
+    """Terms, and what follows the sums has lanes over them."""
     POSITIONS = auto()
     ONE_SUM = auto()
     """Positions, one sum of each window at a time."""
@@ -59,7 +61,12 @@ def ways(shape: Sequence[int], stages: Sequence[Stage], tiling: Tiling) -> list[
     longest = sorted(axes, key=lambda way: -lane_count(prod(axes[way]), tiling.lanes))
     if any(stage.hints.window for stage in stages):
         return [*([Lanes.ONE_SUM] if tiling.whole else []), Lanes.POSITIONS, *longest]
-    return [*([Lanes.TERMS] if any(few_outputs(stage, tiling) for stage in stages) else []), *longest]
+    return [*([Lanes.SUMS, Lanes.TERMS] if any(few_outputs(stage, tiling) for stage in stages) else []), *longest]
+
+
+def of_terms(lanes: Lanes) -> bool:
+    """Whether lanes are terms of a sum."""
+    return lanes in (Lanes.TERMS, Lanes.SUMS)
 
 
 def few_outputs(stage: Stage, tiling: Tiling) -> bool:
@@ -107,8 +114,8 @@ def arrange_lanes(
             _fill(sch, panel, sch.fuse(*sch.get_loops(sch.get_sblock(panel.name))), tiling)
         return
     for anchor, *followers in runs:
-        if lanes is Lanes.TERMS and few_outputs(anchor, tiling):
-            _terms(sch, anchor, followers, tiling, half=half)
+        if of_terms(lanes) and few_outputs(anchor, tiling):
+            _terms(sch, anchor, followers, tiling, half=half, apart=lanes is Lanes.SUMS)
         elif prod(anchor.shape) < FEW:
             _few(sch, [anchor, *followers], tiling, lanes)
         elif anchor.reduces:
@@ -128,7 +135,7 @@ def _paneled(sch: Any, stages: Sequence[Stage], tiling: Tiling, lanes: Lanes, *,
     """
     sums = [stage for stage in stages if stage.reduces]
     windows = len(sums) == 2 and sums[1].hints.window and lanes not in (Lanes.POSITIONS, Lanes.ONE_SUM)
-    if not tiling.panel or lanes is Lanes.TERMS or not (windows or len(sums) == 1):
+    if not tiling.panel or of_terms(lanes) or not (windows or len(sums) == 1):
         return None
     if not outer and (len(sums[0].shape) < 3 or prod(sums[0].shape) < FEW):
         return None
@@ -512,9 +519,10 @@ TAIL = 2.5
 """Turns that a shorter vector at the end costs as much as: it has code of its own."""
 
 
-def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, *, half: bool) -> None:
+def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, *, half: bool, apart: bool) -> None:
     """A tile of vectors of partial sums in registers, of the terms of the last loops; their sums are scalars.
 
+    apart: those lie in a row on the stack, and what follows walks along it in lanes.
     Where the last vector is shorter TVM cannot start the sums before the loops: it does so in the first turn, which has
     code of its own then.
     """
@@ -526,8 +534,7 @@ def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, 
         sch.transform_block_layout(block, _index_map(lambda *i: [*i[:at], _flat(i[at:], row)], at + len(row)))
         spatial, reduce = loops_of(sch, block)
     extent = extent_of(sch, reduce[-1])
-    shares = [extent_of(sch, spatial[axis]) for axis in anchor.hints.tile]
-    sums, longest = _side_by_side(shares, tiling, extent if anchor.hints.scattered else None)
+    sums, longest = _side_by_side(anchor, tiling)
     turn, lane = _split_row(sch, reduce[-1], longest, tiling, half=half)
     if half and extent_of(sch, turn) > TERMS:
         sch.split(turn, [None, divisor(extent_of(sch, turn), TERMS)])
@@ -541,9 +548,11 @@ def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, 
     sch.reverse_compute_at(block, outer[-1], preserve_unit_loops=True)
     lanes, *own = sch.get_loops(block)[len(outer) :]
     sch.reorder(*own, lanes)
-    for loop in (*tile, *own):
+    for loop in (*tile, *own, *(outer[-1:] if written_out(anchor, tiling) else ())):
         sch.unroll(loop)
-    for stage in [*copies, *followers]:
+    if apart:
+        _apart(sch, block, anchor, followers, outer[0], tiling)
+    for stage in [] if apart else [*copies, *followers]:
         follow(sch, stage, outer[-1], len(outer), prod(extent_of(sch, loop) for loop in tile))
     part(sch, turns[-1])
     sch.vectorize(lane)
@@ -551,6 +560,24 @@ def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, 
         sch.unroll(loop)
     if extent % extent_of(sch, lane) == 0:
         _zeros(sch, partial, turns[0], len(outer))
+
+
+def _apart(sch: Any, block: Any, anchor: Stage, followers: Sequence[Stage], rows: Any, tiling: Tiling) -> None:
+    """Keep sums in a row on the stack, all of them or those of each of the `rows`, for maps of it in lanes."""
+    whole, each = prod(anchor.shape), prod(anchor.shape[1:])
+    if anchor.result or not followers or not any(ROWS[0] <= count <= ROWS[1] for count in (whole, each)):
+        raise LowerError("sums make no row")
+    sch.set_scope(block, 0, ROW)
+    for stage in followers:
+        own = sch.get_sblock(stage.name)
+        if whole > ROWS[1]:
+            sch.reverse_compute_at(own, rows, preserve_unit_loops=True)
+        _, lane = _split_lanes(sch, sch.fuse(*sch.get_loops(own)[whole > ROWS[1] :]), _longest(tiling, 4), tiling)
+        sch.vectorize(lane)
+
+
+ROWS = (8, 256)
+"""Sums in a row, at least and at most: a shorter one costs more than scalars, a longer one too much stack."""
 
 
 def _zeros(sch: Any, block: Any, first: Any, depth: int) -> None:
@@ -568,22 +595,33 @@ STRAIGHT = 4
 """As SHARED, where the first, one other and the last turn are all there are, and a row on the stack has the places."""
 
 
-def _side_by_side(shares: Sequence[int], tiling: Tiling, scattered: int | None) -> tuple[int, int]:
+def _side_by_side(anchor: Stage, tiling: Tiling) -> tuple[int, int]:
     """(sums, lanes) of a tile of vectors of partial sums that cost fewest instructions a product.
 
-    Each sum takes a product, and an operand of its own with its address. scattered: terms whose places are kept so.
+    Each sum takes a product, and an operand of its own with its address.
     """
 
     def cost(sums: int) -> float:
         lanes = _longest(tiling, tiling.sums * sums + 2)
-        straight = scattered is not None and scattered <= 3 * lanes and tiling.sums * lanes <= tiling.lanes
-        shared = STRAIGHT if straight else SHARED
+        shared = STRAIGHT if _straight(anchor, lanes, tiling) else SHARED
         return (shared + 3 * sums) * -(-lanes // tiling.at_once) / (sums * lanes)
 
     most = max(1, (tiling.registers - 2) // tiling.sums)
+    shares = [anchor.shape[axis] for axis in anchor.hints.tile]
     sizes = {prod(tile_factors(shares, fit, 1, slides=False)) for fit in range(1, most + 1)}
     sums = min(sorted(sizes), key=cost)
     return sums, _longest(tiling, tiling.sums * sums + 2)
+
+
+def _straight(anchor: Stage, lanes: int, tiling: Tiling) -> bool:
+    """Whether the turns of a sum are written out, with vectors of one instruction."""
+    few = anchor.hints.scattered and prod(_row(anchor.terms)) <= 3 * lanes
+    return few and tiling.sums * lanes <= tiling.lanes
+
+
+def written_out(anchor: Stage, tiling: Tiling) -> bool:
+    """Whether the turns of a sum are written out: compilers would keep in registers what each of them loads."""
+    return anchor.reduces and anchor.hints.scattered and _straight(anchor, _side_by_side(anchor, tiling)[1], tiling)
 
 
 def _best(

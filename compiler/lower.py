@@ -23,7 +23,7 @@ from strop.compiler.kernels import (
     result_order,
     variables,
 )
-from strop.compiler.lanes import Lanes, arrange_lanes, ways
+from strop.compiler.lanes import Lanes, arrange_lanes, of_terms, ways, written_out
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import Hints, OpSpec
 from strop.compiler.schedules import Stage, arrange
@@ -63,7 +63,7 @@ class Expressions:
         tensor = te.compute(tuple(shape), element, name=name)
         terms = tuple(int(axis.dom.extent) for axis in tensor.op.reduce_axis)
         self.stages[tensor.op] = Stage(
-            name, tuple(shape), bool(terms), hints=self.hints, reads=self._reads(tensor), terms=terms
+            name, tuple(map(int, shape)), bool(terms), hints=self.hints, reads=self._reads(tensor), terms=terms
         )
         return tensor
 
@@ -270,7 +270,7 @@ def _vector_ways(kernel: KernelSpec) -> Iterator[tuple[Lanes, tuple[KernelSpec, 
     stages, shape = list(_express(kernel)[0].stages.values()), kernel.types[kernel.results[0]].shape
     for wide, printer, partial in _vector_printers(kernel, stages):
         for lanes in ways(shape, stages, wide.tiling):
-            if lanes is Lanes.TERMS or not partial:
+            if of_terms(lanes) or not partial:
                 yield lanes, (wide, printer)
 
 
@@ -305,7 +305,7 @@ def _lowered(kernel: KernelSpec, printer: type[Printer], lanes: Lanes) -> Kernel
     except (RuntimeError, ValueError, TypeError) as error:
         kinds = ", ".join(step[0] for step in kernel.steps)
         raise LowerError(f"TVM cannot schedule {kinds}", where=str(error).strip().splitlines()[-1]) from error
-    renews = lanes is Lanes.ONE_SUM or any(False for stage in stages)
+    renews = lanes is Lanes.ONE_SUM or any(written_out(stage, kernel.tiling) for stage in stages)
     return _print(kernel, function, replaced, printer, lanes, renews=renews)
 
 
@@ -406,7 +406,7 @@ def _print(
     names = operand_names(kernel)
     printer = make(names, kernel.fma, Bounds())
     if isinstance(printer, VectorPrinter):
-        printer.gathers = lanes in (Lanes.POSITIONS, Lanes.ONE_SUM, Lanes.TERMS)
+        printer.gathers = lanes in (Lanes.POSITIONS, Lanes.ONE_SUM) or of_terms(lanes)
         printer.renews = renews
         printer.room = kernel.tiling.scalars
     parameters: dict[str, Parameter] = {}

@@ -29,13 +29,14 @@
  * ACROSS LANES
  *   sum(a, v, n) adds the first n lanes to the float a, one after the other from the first on, as float32 scalars;
  *   half_sum does it to lanes in binary16. first(a, rest, n) has the first n lanes of a, and those of `rest` beyond,
- *   which are kept: a sum that a shorter vector is added to keeps its other lanes.
+ *   which are kept: a sum that a shorter vector is added to keeps its other lanes. pick_lane(lane, a, rest, n) has the
+ *   float a in the lane of that number, if there is one, and `rest` in the others.
  *
  * PLACES
  *   strop_placesKxN says how many bytes each lane lies from an address, 0 to 65535; K is 16 for what `half` and load_f16
  *   load, 32 for all else. placesK reads distances from a table, placesK_u8 numbers that lie in memory as bytes,
  *   placesK_div(v, by, n) are those divided by 2 to 255, rounded down, and placesK_add(a, v, times, n) is a + v * times,
- *   modulo 2^16. gather, gather_f16, gather_bf16 and gather_half load from there.
+ *   modulo 2^16; store_placesK makes a table of them. gather, gather_f16, gather_bf16 and gather_half load from there.
  *
  * ELEMENTARY
  *   exp(v, n) has the bits of strop_expf, lane by lane, flushing or not.

@@ -93,6 +93,8 @@ STROP_INLINE strop_two_words strop_load_two_words(const float *p) {
     LANES_TWO(N, div)                                                                                                  \
     LANES_FMA(N, fma, +)                                                                                               \
     LANES_FMA(N, fnma, -)                                                                                              \
+    STROP_INLINE strop_f32x##N strop_x##N##_pick_lane(int32_t lane, float a, strop_f32x##N rest, size_t n)             \
+        EACH(N, (int32_t)i == lane ? a : rest[i])                                                                      \
     LANES_PICK(N, gt)                                                                                                  \
     LANES_PICK(N, ge)                                                                                                  \
     LANES_PICK(N, eq)                                                                                                  \

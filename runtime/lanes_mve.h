@@ -144,6 +144,10 @@ STROP_INLINE strop_f32x4 strop_x4_fill(float a, size_t n) {
 }
 LANES_ONE(4, strop_f32x4, , ".f32", strop_float_bits, float, strop_float_bits)
 
+STROP_INLINE strop_f32x4 strop_x4_pick_lane(int32_t lane, float a, strop_f32x4 rest, size_t n) {
+    return vpselq_f32(strop_x4_fill(a, n), rest, vcmpeqq_n_u32(vidupq_n_u32(0, 1), (uint32_t)lane));
+}
+
 /* No vfms takes a scalar. Where that is no constant the vector is negated: it is what loops leave as it is. */
 STROP_INLINE strop_f32x4 strop_x4_fnma_fvv(float a, strop_f32x4 b, strop_f32x4 c, size_t n) {
     return __builtin_constant_p(a) ? strop_x4_fma_fvv(-a, b, c, n) : strop_x4_fma_fvv(a, vnegq_f32(b), c, n);
@@ -493,6 +497,8 @@ STROP_INLINE strop_f16x8 strop_x8_gather_half(const uint16_t *p, strop_places16x
     LANES_PAIR_TWO(N, H, strop_f32x##N, div)                                                                           \
     LANES_MADE(N, H, strop_f32x##N, sqrt, (strop_f32x##N a, size_t n), a.half[i])                                      \
     LANES_MADE(N, H, strop_f32x##N, exp, (strop_f32x##N a, size_t n), a.half[i])                                       \
+    LANES_MADE(N, H, strop_f32x##N, pick_lane, (int32_t lane, float a, strop_f32x##N rest, size_t n),                  \
+               (lane - FIRST(H)) % STEP(H) ? -1 : (lane - FIRST(H)) / STEP(H), a, rest.half[i])                        \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_u8, store_u8, uint8_t)                                                 \
     LANES_PAIR_MEMORY(N, H, strop_f32x##N, load_bf16, store_bf16, uint16_t)
 #define LANES_PAIR_GATHER(N, H)                                                                                        \

@@ -82,6 +82,10 @@
     STROP_INLINE strop_f32x##N strop_x##N##_first(strop_f32x##N a, strop_f32x##N rest, size_t n) {                     \
         return __riscv_vmv_v_v_f32m##g##_tu(rest, a, n);                                                               \
     }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_pick_lane(int32_t lane, float a, strop_f32x##N rest, size_t n) {           \
+        const vbool##b##_t is = __riscv_vmseq_vx_u32m##g##_b##b(__riscv_vid_v_u32m##g(n), (uint32_t)lane, n);          \
+        return __riscv_vfmerge_vfm_f32m##g(rest, a, is, n);                                                            \
+    }                                                                                                                  \
     LANES_TWO(N, g, add, vfadd_vv, vfadd_vf, vfadd_vf)                                                                 \
     LANES_TWO(N, g, sub, vfsub_vv, vfsub_vf, vfrsub_vf)                                                                \
     LANES_TWO(N, g, mul, vfmul_vv, vfmul_vf, vfmul_vf)                                                                 \
@@ -312,6 +316,7 @@
     PAIR_TWO(N, H, div)                                                                                                \
     PAIR_FMA(N, H, fma)                                                                                                \
     PAIR_FMA(N, H, fnma)                                                                                               \
+    PAIR_PICK_LANE(N, H)                                                                                               \
     PAIR_PICK(N, H, gt)                                                                                                \
     PAIR_PICK(N, H, ge)                                                                                                \
     PAIR_PICK(N, H, eq)                                                                                                \
@@ -386,6 +391,9 @@
     PAIR_MADE(N, H, name##_fvv, (float a, strop_f32x##N b, strop_f32x##N c, size_t n),                                 \
               (a, b.low, c.low, FIRST(H)), (a, b.high, c.high, REST(H)))
 
+#define PAIR_PICK_LANE(N, H)                                                                                           \
+    PAIR_MADE(N, H, pick_lane, (int32_t lane, float a, strop_f32x##N rest, size_t n), (lane, a, rest.low, FIRST(H)),   \
+              (lane - (H), a, rest.high, REST(H)))
 #define PAIR_PICK(N, H, name)                                                                                          \
     PAIR_MADE(N, H, pick_##name,                                                                                       \
               (strop_f32x##N a, strop_f32x##N c, strop_f32x##N x, strop_f32x##N y, size_t n),                          \

@@ -18,6 +18,7 @@ from strop.targets.toolchain import build_elf
 
 BOARDS = ("qemu-cortex-m55", "qemu-rv32v", "qemu-rv32v256")
 SOURCE = Path(__file__).with_name("lanes.c").read_text()
+ZEROS = "y.u[0] = y.u[1] = y.u[2] = y.u[3] = 0"
 FORMS = {"": "A, B", "_vf": "C, b.f[0]", "_fv": "b.f[0], C"}
 HALF_FORMS = {"": "HALVES(a.h), HALVES(b.h + 1)", "_vf": "HALVES(c.h + 1), b.f[0]", "_fv": "b.f[0], HALVES(c.h + 1)"}
 PRODUCTS = {
@@ -38,6 +39,7 @@ def cases() -> Iterator[tuple[str, str]]:
     for function in ("pick_gt", "pick_ge", "pick_eq"):
         yield floats(function, "B, C, A, B")
         yield floats(f"{function}_f", "B, C, a.f[1], B")
+    yield floats("pick_lane", "(int32_t)(t % (WIDTH + 2)) - 1, a.f[1], B")
     for function in ("add_f16", "sub_f16"):
         yield floats(function, "C, HALVES(a.h)")
     yield from labels("", "f32", ("B", "C"), "strop_x8_store(y.f, 1, most, WIDTH), float_bits(y.u[i], VECTOR)")
@@ -52,6 +54,9 @@ def cases() -> Iterator[tuple[str, str]]:
     yield floats("load_bf16", "a.h + 1, 2")
     yield "first", "FLOATS(first, VECTOR, strop_x8_first(A, B, 1 + t % WIDTH))"
     yield "sum", "CASE(sum, y.f[0] = strop_x8_sum(a.f[0], C, 1 + t % WIDTH), float_bits(y.u[0], true))"
+    for bits in (16, 32):
+        stored = f"strop_x8_store_places{bits}(y.h, {places(bits)}, 1 + t % WIDTH)"
+        yield f"store_places{bits}", f"CASE(store_places{bits}, {ZEROS}; {stored}, y.h[i])"
     yield floats("gather", f"table.f, {places(32)}")
     yield floats("gather_f16", f"table.h, {places(16)}")
     yield floats("gather_bf16", f"table.h, {places(32)}")
@@ -90,10 +95,9 @@ def labels(kind: str, element: str, operands: tuple[str, str], most: str) -> Ite
         f"strop_{element}x8 most = {first}; strop_{element}x8_labels label = strop_x8_{kind}labels(7, WIDTH)"
         f"; strop_x8_{kind}raise(&most, &label, {second}, 200, WIDTH)"
     )
-    zeros = "y.u[0] = y.u[1] = y.u[2] = y.u[3] = 0"
     stored = f"strop_x8_{kind}store_labels(y.b, 1 + t % 2, label, 1 + t % WIDTH)"
     yield f"{kind}raise", f"CASE({kind}raise, {raised}; {most})"
-    yield f"{kind}labels", f"CASE({kind}labels, {raised}; {zeros}; {stored}, y.u[i % 4])"
+    yield f"{kind}labels", f"CASE({kind}labels, {raised}; {ZEROS}; {stored}, y.u[i % 4])"
 
 
 def in_halves() -> Iterator[tuple[str, str]]:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from strop.compiler.dtypes import BFLOAT16
+from strop.compiler.dtypes import BFLOAT16, INT32, UINT8
 from strop.compiler.harts import imbalance
+from strop.compiler.ir import TensorType
 from strop.compiler.lanes import Lanes, abreast, lane_axis, lane_count
 from strop.compiler.ops.base import Case, f32
 from strop.compiler.pipeline import build
@@ -127,6 +128,46 @@ def test_the_last_vector_of_a_row_may_be_shorter() -> None:
     body = kernel("dense", (1, 70), (1, 70), lanes=32)
     assert "strop_x32_first(strop_x32_fma(strop_x32_load(x + 64, 1, 6)" in body
     assert body.count("_sum(") == 1
+
+
+POOLED = {
+    "stride": (1, 1), "padding": (0, 0), "groups": 1, "kernel": (3, 3),
+    "pool_kernel": (2, 2), "pool_stride": (2, 2), "pool_padding": (0, 0),
+}  # fmt: skip
+
+
+def pooled(channels: int, rows: int, columns: int, **tiling: int) -> str:
+    """The C of the gradient of a 3x3 kernel behind a max-pool of so many windows."""
+    shape, image = (1, channels, rows, columns), (1, 1, 2 * rows + 2, 2 * columns + 2)
+    types = (f32(*shape), TensorType(shape, UINT8), f32(*image))
+    return CompiledCase(OpCase("conv2d_dw_pooled", 0, Case(types, POOLED)), Tiling(**tiling), fma=True).kernel.body
+
+
+@pytest.mark.parametrize(("rows", "loops"), [(7, 0), (13, 1)])
+def test_places_of_maxima_are_found_once_for_all_taps(rows: int, loops: int) -> None:
+    body = pooled(3, rows, 13, lanes=32)
+    channel, taps = body.split("for (int ax2", 1)
+    assert "places32_u8(index" in channel
+    assert channel.count("for (int") == 1 + loops, "of channels, and of vectors if they are many"
+    assert "places32_u8(" not in taps
+    assert "_gather(x + " in taps
+    assert ("strop_address(places" in taps) == (not loops)
+
+
+@pytest.mark.parametrize(
+    ("batch", "outputs", "row"), [(1, 10, 10), (3, 10, 30), (30, 10, 10), (1, 7, 0), (1, 257, 0)], ids=str
+)
+def test_what_follows_a_row_of_sums_has_lanes_over_them(batch: int, outputs: int, row: int) -> None:
+    """All sums are one row, if they are few enough, or those of each sample are, if they are not too few."""
+    body = kernel("dense", (batch, 40), (outputs, 40), (outputs,), lanes=32)
+    assert ("_row" in body) == (f"float sum_row[{row}];" in body) == bool(row)
+    assert ("_load(sum_row" in body) == bool(row)
+
+
+def test_an_index_that_one_lane_has_is_compared_in_lanes() -> None:
+    types = (f32(1, 10), f32(1), TensorType((1,), INT32))
+    body = CompiledCase(OpCase("cross_entropy_grad", 0, Case(types)), Tiling(lanes=16), fma=True).kernel.body
+    assert "strop_x16_pick_lane(label[0], 1.0f, strop_x16_fill(0.0f, 10), 10)" in body
 
 
 @given(st.integers(1, 500), st.integers(1, 8))
