@@ -210,14 +210,8 @@ class VectorPrinter(Printer):
 
     def _before(self, node: Any, element: str, make: Callable[[Any], str]) -> str:
         """C of a vector, or the name that it gets before those loops that store vectors and do not change it."""
-        reads = {self._kept_in(part.source) for part in walk(node) if type(part).__name__ == "TensorLoad"}
-
-        def steady(turns: Turns) -> bool:
-            return not (self.bounds.depends(node, turns.var) or reads & turns.changes)
-
-        outside = list(takewhile(steady, reversed(self.around)))
-        bound = any(self.bounds.depends(node, var) for var in self.bound)
-        if not outside or bound or type(node).__name__ == "FloatImm":
+        outside = self._steady_in(node)
+        if not outside:
             return make(node)
         around, self.around = self.around, []
         text = make(node)
@@ -227,6 +221,17 @@ class VectorPrinter(Printer):
             self.fixed[key] = self._fresh("fixed")
             outside[-1].before(f"const strop_{element}x{width_of(self.extent)} {self.fixed[key]} = {text};")
         return self.fixed[key]
+
+    def _steady_in(self, node: Any) -> list[Turns]:
+        """The loops that a vector can be made before, innermost first; none for a constant."""
+        reads = {self._kept_in(part.source) for part in walk(node) if type(part).__name__ == "TensorLoad"}
+
+        def steady(turns: Turns) -> bool:
+            return not (self.bounds.depends(node, turns.var) or reads & turns.changes)
+
+        if type(node).__name__ == "FloatImm" or any(self.bounds.depends(node, var) for var in self.bound):
+            return []
+        return list(takewhile(steady, reversed(self.around)))
 
     def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
         """Additions to different sums so that those of a vector stand together: it is loaded once, and not kept."""
@@ -544,11 +549,19 @@ class VectorPrinter(Printer):
         if not self._is_vector(b):
             a, b = b, a
         if not self._is_vector(a):
-            factor, vector = self.expression(a), self.vector(b)
-            if self._of_panels(a):
-                vector = self._once(f"strop_f32x{width_of(self.extent)}", vector)
-            return self._call(f"{name}_fvv", factor, vector, rest)
+            return self._scaled(name, a, b, rest)
         return self._call(name, self.vector(a), self.vector(b), rest)
+
+    def _scaled(self, name: str, a: Any, b: Any, rest: str) -> str:
+        """The product of a float and a vector, of binary16 if it comes from memory: that takes fewer registers."""
+        factor, element, widened = self.expression(a), "f32", ""
+        if is_half(b) and not self._steady_in(b):
+            element, widened, vector = "f16", "_wide", self._half(b)
+        else:
+            vector = self.vector(b)
+        if self._of_panels(a):
+            vector = self._once(f"strop_{element}x{width_of(self.extent)}", vector)
+        return self._call(f"{name}{widened}_fvv", factor, vector, rest)
 
     def _of_panels(self, node: Any) -> bool:
         return type(node).__name__ == "TensorLoad" and node.source in self.panels

@@ -22,6 +22,7 @@ FORMS = {"": "A, B", "_vf": "C, b.f[0]", "_fv": "b.f[0], C"}
 HALF_FORMS = {"": "HALVES(a.h), HALVES(b.h + 1)", "_vf": "HALVES(c.h + 1), b.f[0]", "_fv": "b.f[0], HALVES(c.h + 1)"}
 PRODUCTS = {
     "": "A, B", "_fvv": "a.f[0], B", "_f16": "HALVES(b.h), HALVES(b.h + 1)", "_f16_fvv": "b.h[0], HALVES(b.h + 1)",
+    "_wide_fvv": "a.f[0], HALVES(b.h + 1)",
 }  # fmt: skip
 
 

@@ -182,6 +182,12 @@ def test_what_vectors_share_in_a_sweep_is_widened_once() -> None:
     assert "panel" not in sweep("mlp-64-32-10")
 
 
+def test_a_weight_of_a_sweep_is_widened_in_its_products() -> None:
+    rows = sweep("mlp-64-32-10", "float16")
+    assert "_load_f16(w" not in rows
+    assert "_fma_wide_fvv(read.first, read_2, " in rows
+
+
 def test_a_pool_compares_once_for_a_maximum_and_its_place() -> None:
     pool = built("cnn-28x28").split("max_pool2d_argmax_relu(")[1].split("\n}\n")[0]
     assert pool.count("_raise(&") == 4
