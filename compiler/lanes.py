@@ -104,7 +104,7 @@ def arrange_lanes(
         else:
             _windowed(sch, runs[0][0], runs[1], tiling)
         if panel:
-            _fill(sch, panel, sch.fuse(*sch.get_loops(sch.get_sblock(panel.name))), tiling)
+            _fill_by_channels(sch, panel, tiling)
         return
     for anchor, *followers in runs:
         if lanes is Lanes.TERMS and few_outputs(anchor, tiling):
@@ -361,6 +361,15 @@ def _fill(sch: Any, panel: Stage, loop: Any, tiling: Tiling) -> None:
     sch.set_scope(sch.get_sblock(panel.name), 0, PANEL)
     _, lane = _split_lanes(sch, loop, _longest(tiling, 4), tiling)
     sch.vectorize(lane)
+
+
+def _fill_by_channels(sch: Any, panel: Stage, tiling: Tiling) -> None:
+    """Widen the weight of windows, (O,I,...) in memory, as (I,...,O): the lanes of a vector are neighbours there."""
+    block = sch.get_sblock(panel.name)
+    sch.transform_layout(block, ("write", 0), _index_map(lambda o, *taps: [*taps, o], len(panel.shape)))
+    channels, *taps = sch.get_loops(block)
+    sch.reorder(sch.fuse(*taps), channels)
+    _fill(sch, panel, channels, tiling)
 
 
 def _short_depth(sch: Any, reduce: Sequence[Any]) -> int:
