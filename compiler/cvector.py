@@ -200,7 +200,7 @@ class VectorPrinter(Printer):
         if kind == "SeqStmt":
             parts = list(node.seq)
         elif kind == "For":
-            parts = [_store_of(node) if is_lanes(node) else node.body]
+            parts = [store_of(node) if is_lanes(node) else node.body]
         changes = [self._changes(part) for part in parts]
         return set[Any]().union(*changes) if all(changes) else set()
 
@@ -348,9 +348,11 @@ class VectorPrinter(Printer):
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
         names = [self._tile(name, count, i) for i in range(count)]
-        head = f"{'    ' * self.depth}strop_{element}x{width_of(lanes)}{'_labels' * is_label(node.buffer)}"
-        self.lines.append(f"{head} {', '.join(names)};")
-        self.declared[self.lines[-1]] = head, names
+        self._registers(f"strop_{element}x{width_of(lanes)}{'_labels' * is_label(node.buffer)}", names)
+
+    def _registers(self, kind: str, names: list[str]) -> None:
+        super()._registers(kind, names)
+        self.declared[self.lines[-1]] = f"{'    ' * self.depth}{kind}", names
 
     @staticmethod
     def _tile(name: str, count: int, index: int) -> str:
@@ -439,8 +441,11 @@ class VectorPrinter(Printer):
         slope, base = self.bounds.lanes(index, self.lane)
         if slope < 1:
             raise LowerError("lanes lie in no row", where=str(index))
-        name, text = self.buffers[buffer], self.expression(base, BINARY["Add"][1])
-        return f"{name}, {slope}" if text == "0" else f"{name} + {text}, {slope}"
+        return f"{self._address(buffer, base)}, {slope}"
+
+    def _address(self, buffer: Any, index: Any) -> str:
+        name, text = self.buffers[buffer], self.expression(index, BINARY["Add"][1])
+        return name if text == "0" else f"{name} + {text}"
 
     def _loaded(self, function: str, source: Any, indices: Any) -> str:
         """C of a vector from memory. function: of the lanes' places in a row; `gather` of it where they lie in none."""
@@ -452,10 +457,9 @@ class VectorPrinter(Printer):
                 raise
             (index,) = indices
             found = spread(index, self.lane, self.bounds, SIZES[str(source.dtype)], int(self.count))
-        base, name = self.expression(found.base, BINARY["Add"][1]), self.buffers[source]
-        address = name if base == "0" else f"{name} + {base}"
+        address, places = self._address(source, found.base), self._places(found, self.buffers[source], function)
         gather = "gather_" + function.removeprefix("load").removeprefix("_")
-        return self._call(gather.removesuffix("_"), address, self._places(found, name, function))
+        return self._call(gather.removesuffix("_"), address, places)
 
     def _renew(self, name: str) -> None:
         """Give memory an address that compilers do not know to be the same, where they should keep nothing of it."""
@@ -624,7 +628,7 @@ def _is_conditional(node: Any) -> bool:
     return not str(getattr(node.args[0], "a", node).ty.dtype).startswith("float")
 
 
-def _store_of(statement: Any) -> Any:
+def store_of(statement: Any) -> Any:
     """What a loop over lanes does, in a tail or not."""
     body: Any = getattr(statement, "body", None)
     return getattr(body, "then_case", body) if is_lanes(statement) else None
@@ -632,7 +636,7 @@ def _store_of(statement: Any) -> Any:
 
 def _is_addition(statement: Any) -> bool:
     """Whether a statement adds a vector from memory to a register tile."""
-    store = _store_of(statement)
+    store = store_of(statement)
     if type(store).__name__ != "BufferStore" or store.buffer.scope() != "local":
         return False
     return type(store.value).__name__ in ("Add", "Sub") and _load_of(statement) is not None
@@ -641,7 +645,7 @@ def _is_addition(statement: Any) -> bool:
 def _load_of(statement: Any) -> str | None:
     """The only vector that an addition loads."""
     lane = str(statement.loop_var)
-    loads = (node for node in walk(_store_of(statement).value) if type(node).__name__ == "TensorLoad")
+    loads = (node for node in walk(store_of(statement).value) if type(node).__name__ == "TensorLoad")
     memory = {f"{node.source.name} {node.indices[0]}" for node in loads if node.source.scope() != "local"}
     vectors = [text for text in memory if lane in text]
     return vectors[0] if len(vectors) == 1 else None
@@ -649,7 +653,7 @@ def _load_of(statement: Any) -> str | None:
 
 def _by_load(statements: list[Any]) -> list[Any]:
     """Statements with those of a load together, as far as each sum keeps the order of its terms."""
-    stores = map(_store_of, statements)
+    stores = map(store_of, statements)
     targets = [f"{store.buffer.name} {store.indices[0]}" for store in stores]
     left = list(zip(map(_load_of, statements), targets, statements, strict=True))
     ordered: list[Any] = []

@@ -460,6 +460,11 @@ class Bounds:
             raise LowerError("lanes lie in no row", where=str(index))
         return int(slope), self.analyzer.simplify(rest[0])
 
+    def distance(self, index: Any, other: Any) -> int | None:
+        """How far another index is from one; None if that is no constant."""
+        apart = self.analyzer.simplify(other - index)
+        return int(apart) if type(apart).__name__ == "IntImm" else None
+
     def range(self, node: Any) -> tuple[int, int]:
         """The least and the largest value of an expression."""
         bound = self.analyzer.const_int_bound(node)

@@ -290,3 +290,11 @@ LANES(16)
 LANES(32)
 LANES(64)
 LANES(128)
+
+STROP_INLINE strop_f32x4 strop_x4_dot_f16(strop_f16x8 a, strop_f16x8 b, strop_f32x4 c, size_t n) {
+    const strop_f32x8 x = strop_x8_widen(a, 2 * n), z = strop_x8_widen(b, 2 * n);
+    for (size_t i = 0; i < 2 * n; ++i) {
+        c[i / 2] = strop_lane_fma(x[i], z[i], c[i / 2]);
+    }
+    return c;
+}

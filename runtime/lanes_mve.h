@@ -599,6 +599,10 @@ LANES_LONG_HALF(32, 16)
                b.half[i], c.half[i])
 LANES_FMA_HALF(fma)
 LANES_FMA_HALF(fnma)
+STROP_INLINE strop_f32x4 strop_x4_dot_f16(strop_f16x8 a, strop_f16x8 b, strop_f32x4 c, size_t n) {
+    c = strop_x4_fma(strop_widenb(a), strop_widenb(b), c, n);
+    return strop_x4_fma(strop_wident(a), strop_wident(b), c, n);
+}
 LANES_HALF(4)
 LANES_HALF(8)
 LANES_HALF(16)
