@@ -365,7 +365,7 @@ def _rated(
     if not op.gradient or "lr" not in attrs or attrs["weight_decay"]:
         return None
     source = sources[op.operands.index(op.gradient)]
-    held = kernel.half != "sums" or _rate(attrs, exponents[source]) >= SMALLEST
+    held = kernel.half != "sums" or abs(_rate(attrs, exponents[source])) >= SMALLEST
     return source if source >= kernel.inputs and held else None
 
 

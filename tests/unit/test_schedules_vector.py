@@ -174,6 +174,7 @@ def sweep(model: str, dtype: str = "float32") -> str:
 def test_a_sweep_has_its_inputs_before_the_loop_over_rows(dtype: str, fixed: str) -> None:
     before, loop = sweep("cnn-28x28", dtype).split("for (int r0", 1)
     assert f"const strop_{fixed} = " in before
+    assert "fnma" not in loop, "no vector times a float is subtracted: it would be negated in a register of its own"
     assert "(y " not in loop.split("}")[0]
 
 
