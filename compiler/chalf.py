@@ -7,7 +7,8 @@ Everything else is computed in float32, as in `VectorPrinter`.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from strop.compiler.cprint import walk
@@ -20,8 +21,10 @@ from strop.compiler.cvector import (
     is_half,
     is_label,
     is_lanes,
+    store_of,
     width_of,
 )
+from strop.errors import LowerError
 
 TERMS = 32
 """Terms of a sum in binary16 before it is widened: its error is then some ten of their own roundings."""
@@ -65,6 +68,43 @@ class HalfPrinter(VectorPrinter):
         if self.sums:
             self.chosen |= self._choices({buffer: _stored(node, buffer) for buffer in buffers})
         super()._SeqStmt(node)
+
+    def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
+        """Products of neighbours that are added to one sum together."""
+        joined: list[Any] = []
+        for node in super()._ordered(statements):
+            if joined and self._are_neighbours(joined[-1], node):
+                joined[-1] = Neighbours(joined[-1])
+            else:
+                joined.append(node)
+        return joined
+
+    def _are_neighbours(self, first: Any, second: Any) -> bool:
+        """Whether two statements add products to one sum, of every other half, the second's behind the first's."""
+        one, other = self._product_added(first), self._product_added(second)
+        if not one or [each[:2] for each in one] != [each[:2] for each in other]:
+            return False
+        between = [self.bounds.distance(base, next_to) for (*_, base), (*_, next_to) in zip(one, other, strict=True)]
+        return between == [0, 1, 1] and [distance for _, distance, _ in one[1:]] == [2, 2]
+
+    def _product_added(self, node: Any) -> list[tuple[Any, int, Any]]:
+        """Where a loop over lanes has a sum, and the halves whose product it adds: memory, distance, and first lane."""
+        try:
+            return [(load.source, *self.bounds.lanes(load.indices[0], node.loop_var)) for load in _product_added(node)]
+        except LowerError:
+            return []
+
+    def _Neighbours(self, node: "Neighbours") -> None:
+        with self._lanes(node.first) as body:
+            target, product = self._target(body), body.value.b
+            factors = (self._two_a_lane(side.value) for side in (product.a, product.b))
+            self._line(f"{target} = {self._call('dot_f16', *factors, target)};")
+
+    def _two_a_lane(self, load: Any) -> str:
+        """C of a vector of twice as many halves from the first lane's on."""
+        _, base = self.bounds.lanes(load.indices[0], self.lane)
+        count = 2 * self.extent
+        return f"strop_x{width_of(count)}_half({self._address(load.source, base)}, 1, {count})"
 
     def _choices(self, stored: dict[Any, list[Any]]) -> set[Any]:
         """The buffers of all that get only choices among short sums, and constants to begin with."""
@@ -345,6 +385,25 @@ class HalfSumPrinter(HalfPrinter):
     """A HalfPrinter that sums in halves too."""
 
     sums = True
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Two loops over lanes that add products of neighbours to one sum. first: that of the first neighbours."""
+
+    first: Any
+
+
+def _product_added(statement: Any) -> list[Any]:
+    """The sum that a loop over lanes adds a product of halves to, and the halves."""
+    store = store_of(statement)
+    value: Any = getattr(store, "value", None)
+    product: Any = getattr(value, "b", None)
+    if type(value).__name__ != "Add" or type(product).__name__ != "Mul" or type(value.a).__name__ != "TensorLoad":
+        return []
+    if not (value.a.source.same_as(store.buffer) and is_half(product.a) and is_half(product.b)):
+        return []
+    return [value.a, product.a.value, product.b.value]
 
 
 def _from_memory(node: Any) -> bool:

@@ -152,7 +152,11 @@ class Printer:
         self.buffers[node.buffer] = name
         self.scalars.add(name)
         names = [name] if count == 1 else [_nth(name, i) for i in range(count)]
-        self._line(f"{_ctype(node.buffer.dtype)} {', '.join(names)};")
+        self._registers(_ctype(node.buffer.dtype), names)
+
+    def _registers(self, kind: str, names: list[str]) -> None:
+        """Declare a register tile."""
+        self._line(f"{kind} {', '.join(names)};")
 
     def _BufferStore(self, node: Any) -> None:
         condition = self._guard(node)

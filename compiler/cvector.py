@@ -206,7 +206,7 @@ class VectorPrinter(Printer):
         if kind == "SeqStmt":
             parts = list(node.seq)
         elif kind == "For":
-            parts = [_store_of(node) if is_lanes(node) else node.body]
+            parts = [store_of(node) if is_lanes(node) else node.body]
         changes = [self._changes(part) for part in parts]
         return set[Any]().union(*changes) if all(changes) else set()
 
@@ -216,14 +216,8 @@ class VectorPrinter(Printer):
 
     def _before(self, node: Any, element: str, make: Callable[[Any], str]) -> str:
         """C of a vector, or the name that it gets before those loops that store vectors and do not change it."""
-        reads = {self._kept_in(part.source) for part in walk(node) if type(part).__name__ == "TensorLoad"}
-
-        def steady(turns: Turns) -> bool:
-            return not (self.bounds.depends(node, turns.var) or reads & turns.changes)
-
-        outside = list(takewhile(steady, reversed(self.around)))
-        bound = any(self.bounds.depends(node, var) for var in self.bound)
-        if not outside or bound or type(node).__name__ == "FloatImm":
+        outside = self._steady_in(node)
+        if not outside:
             return make(node)
         around, self.around = self.around, []
         text = make(node)
@@ -233,6 +227,17 @@ class VectorPrinter(Printer):
             self.fixed[key] = self._fresh("fixed")
             outside[-1].before(f"const strop_{element}x{width_of(self.extent)} {self.fixed[key]} = {text};")
         return self.fixed[key]
+
+    def _steady_in(self, node: Any) -> list[Turns]:
+        """The loops that a vector can be made before, innermost first; none for a constant."""
+        reads = {self._kept_in(part.source) for part in walk(node) if type(part).__name__ == "TensorLoad"}
+
+        def steady(turns: Turns) -> bool:
+            return not (self.bounds.depends(node, turns.var) or reads & turns.changes)
+
+        if type(node).__name__ == "FloatImm" or any(self.bounds.depends(node, var) for var in self.bound):
+            return []
+        return list(takewhile(steady, reversed(self.around)))
 
     def _ordered(self, statements: Sequence[Any]) -> Sequence[Any]:
         """Additions to different sums so that those of a vector stand together: it is loaded once, and not kept."""
@@ -353,9 +358,11 @@ class VectorPrinter(Printer):
         self.buffers[node.buffer], self.tiles[node.buffer] = name, (self.bounds.lanes(index, self.lane)[0], lanes)
         count = _size(node.buffer) // lanes
         names = [self._tile(name, count, i) for i in range(count)]
-        head = f"{'    ' * self.depth}strop_{element}x{width_of(lanes)}{'_labels' * is_label(node.buffer)}"
-        self.lines.append(f"{head} {', '.join(names)};")
-        self.declared[self.lines[-1]] = head, names
+        self._registers(f"strop_{element}x{width_of(lanes)}{'_labels' * is_label(node.buffer)}", names)
+
+    def _registers(self, kind: str, names: list[str]) -> None:
+        super()._registers(kind, names)
+        self.declared[self.lines[-1]] = f"{'    ' * self.depth}{kind}", names
 
     @staticmethod
     def _tile(name: str, count: int, index: int) -> str:
@@ -444,8 +451,11 @@ class VectorPrinter(Printer):
         slope, base = self.bounds.lanes(index, self.lane)
         if slope < 1:
             raise LowerError("lanes lie in no row", where=str(index))
-        name, text = self.buffers[buffer], self.expression(base, BINARY["Add"][1])
-        return f"{name}, {slope}" if text == "0" else f"{name} + {text}, {slope}"
+        return f"{self._address(buffer, base)}, {slope}"
+
+    def _address(self, buffer: Any, index: Any) -> str:
+        name, text = self.buffers[buffer], self.expression(index, BINARY["Add"][1])
+        return name if text == "0" else f"{name} + {text}"
 
     def _loaded(self, function: str, source: Any, indices: Any) -> str:
         """C of a vector from memory. function: of the lanes' places in a row; `gather` of it where they lie in none."""
@@ -458,10 +468,9 @@ class VectorPrinter(Printer):
                 raise
             (index,) = indices
             found = spread(index, self.lane, self.bounds, SIZES[str(source.dtype)], int(self.count))
-        base, name = self.expression(found.base, BINARY["Add"][1]), self.buffers[source]
-        address = name if base == "0" else f"{name} + {base}"
+        address, places = self._address(source, found.base), self._places(found, self.buffers[source], function)
         gather = "gather_" + function.removeprefix("load").removeprefix("_")
-        return self._call(gather.removesuffix("_"), address, self._places(found, name, function))
+        return self._call(gather.removesuffix("_"), address, places)
 
     def _renew(self, name: str) -> None:
         """Give memory an address that compilers do not know to be the same, where they should keep nothing of it."""
@@ -586,11 +595,19 @@ class VectorPrinter(Printer):
         if not self._is_vector(b):
             a, b = b, a
         if not self._is_vector(a):
-            factor, vector = self.expression(a), self.vector(b)
-            if self._of_panels(a):
-                vector = self._once(f"strop_f32x{width_of(self.extent)}", vector)
-            return self._call(f"{name}_fvv", factor, vector, rest)
+            return self._scaled(name, a, b, rest)
         return self._call(name, self.vector(a), self.vector(b), rest)
+
+    def _scaled(self, name: str, a: Any, b: Any, rest: str) -> str:
+        """The product of a float and a vector, of binary16 if it comes from memory: that takes fewer registers."""
+        factor, element, widened = self.expression(a), "f32", ""
+        if is_half(b) and not self._steady_in(b):
+            element, widened, vector = "f16", "_wide", self._half(b)
+        else:
+            vector = self.vector(b)
+        if self._of_panels(a):
+            vector = self._once(f"strop_{element}x{width_of(self.extent)}", vector)
+        return self._call(f"{name}{widened}_fvv", factor, vector, rest)
 
     def _of_panels(self, node: Any) -> bool:
         return type(node).__name__ == "TensorLoad" and node.source in self.panels
@@ -663,7 +680,7 @@ def _is_conditional(node: Any) -> bool:
     return not str(getattr(node.args[0], "a", node).ty.dtype).startswith("float")
 
 
-def _store_of(statement: Any) -> Any:
+def store_of(statement: Any) -> Any:
     """What a loop over lanes does, in a tail or not."""
     body: Any = getattr(statement, "body", None)
     return getattr(body, "then_case", body) if is_lanes(statement) else None
@@ -671,7 +688,7 @@ def _store_of(statement: Any) -> Any:
 
 def _is_addition(statement: Any) -> bool:
     """Whether a statement adds a vector from memory to a register tile."""
-    store = _store_of(statement)
+    store = store_of(statement)
     if type(store).__name__ != "BufferStore" or store.buffer.scope() != "local":
         return False
     return type(store.value).__name__ in ("Add", "Sub") and _load_of(statement) is not None
@@ -680,7 +697,7 @@ def _is_addition(statement: Any) -> bool:
 def _load_of(statement: Any) -> str | None:
     """The only vector that an addition loads."""
     lane = str(statement.loop_var)
-    loads = (node for node in walk(_store_of(statement).value) if type(node).__name__ == "TensorLoad")
+    loads = (node for node in walk(store_of(statement).value) if type(node).__name__ == "TensorLoad")
     memory = {f"{node.source.name} {node.indices[0]}" for node in loads if node.source.scope() != "local"}
     vectors = [text for text in memory if lane in text]
     return vectors[0] if len(vectors) == 1 else None
@@ -688,7 +705,7 @@ def _load_of(statement: Any) -> str | None:
 
 def _by_load(statements: list[Any]) -> list[Any]:
     """Statements with those of a load together, as far as each sum keeps the order of its terms."""
-    stores = map(_store_of, statements)
+    stores = map(store_of, statements)
     targets = [f"{store.buffer.name} {store.indices[0]}" for store in stores]
     left = list(zip(map(_load_of, statements), targets, statements, strict=True))
     ordered: list[Any] = []

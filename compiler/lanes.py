@@ -111,7 +111,7 @@ def arrange_lanes(
         else:
             _windowed(sch, runs[0][0], runs[1], tiling)
         if panel:
-            _fill(sch, panel, sch.fuse(*sch.get_loops(sch.get_sblock(panel.name))), tiling)
+            _fill_by_channels(sch, panel, tiling)
         return
     for anchor, *followers in runs:
         if of_terms(lanes) and few_outputs(anchor, tiling):
@@ -370,6 +370,15 @@ def _fill(sch: Any, panel: Stage, loop: Any, tiling: Tiling) -> None:
     sch.vectorize(lane)
 
 
+def _fill_by_channels(sch: Any, panel: Stage, tiling: Tiling) -> None:
+    """Widen the weight of windows, (O,I,...) in memory, as (I,...,O): the lanes of a vector are neighbours there."""
+    block = sch.get_sblock(panel.name)
+    sch.transform_layout(block, ("write", 0), _index_map(lambda o, *taps: [*taps, o], len(panel.shape)))
+    channels, *taps = sch.get_loops(block)
+    sch.reorder(sch.fuse(*taps), channels)
+    _fill(sch, panel, channels, tiling)
+
+
 def _short_depth(sch: Any, reduce: Sequence[Any]) -> int:
     """How far to unroll the innermost loop so that sums in halves, whole turns of it, get most terms."""
     extent = next((n for loop in reversed(reduce) if (n := extent_of(sch, loop)) > 1), 1)
@@ -526,40 +535,98 @@ def _terms(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling, 
     Where the last vector is shorter TVM cannot start the sums before the loops: it does so in the first turn, which has
     code of its own then.
     """
-    block, rank = sch.get_sblock(anchor.name), len(anchor.shape)
-    spatial, reduce = loops_of(sch, block)
-    row = _row(anchor.terms)
-    if len(row) > 1:
-        at = rank + len(reduce) - len(row)
-        sch.transform_block_layout(block, _index_map(lambda *i: [*i[:at], _flat(i[at:], row)], at + len(row)))
-        spatial, reduce = loops_of(sch, block)
-    extent = extent_of(sch, reduce[-1])
-    sums, longest = _side_by_side(anchor, tiling)
-    turn, lane = _split_row(sch, reduce[-1], longest, tiling, half=half)
-    if half and extent_of(sch, turn) > TERMS:
-        sch.split(turn, [None, divisor(extent_of(sch, turn), TERMS)])
-    partial = sch.rfactor(lane, rank)
-    copies = registers(sch, block, anchor)
+    block, rank, parts = sch.get_sblock(anchor.name), len(anchor.shape), partable(sch, [anchor, *followers])
+    _, terms = _terms_in_a_row(sch, block, anchor)
+    extent = extent_of(sch, terms)
+    pairs = _in_pairs(anchor, extent, tiling)
+    if pairs:
+        sums = _rows_of_pairs(anchor.shape[anchor.hints.tile[-1]], tiling, uneven=parts)
+        lane = _split_pairs(sch, terms, tiling)
+    else:
+        sums, longest = _side_by_side(anchor, tiling)
+        lane = _split_terms(sch, terms, longest, tiling, half=half)
+    partial, copies = sch.rfactor(lane, rank), registers(sch, block, anchor)
     loops = sch.get_loops(partial)
-    spatial, turns, lane = loops[:rank], loops[rank:-1], loops[-1]
-    outer, tile = _tile(sch, spatial, anchor, -1, sums, 1)
+    outer, turns, lane = loops[:rank], loops[rank:-1], loops[-1]
+    if pairs:
+        tile = [_split_off(sch, outer, anchor.hints.tile[-1], sums), turns.pop()]
+    else:
+        outer, tile = _tile(sch, outer, anchor, -1, sums, 1)
     sch.reorder(*outer, *turns, *tile, lane)
+    for loop in (*tile, *(outer[-1:] if written_out(anchor, tiling) else ())):
+        sch.unroll(loop)
+    part(sch, turns[-1])
+    sch.vectorize(lane)
     sch.set_scope(partial, 0, "local")
+    _sum_up(sch, block, [] if apart else [*copies, *followers], outer, sums)
+    if apart:
+        _apart(sch, block, anchor, followers, outer[0], tiling)
+    if extent % extent_of(sch, lane) == 0:
+        _zeros(sch, partial, turns[0], len(outer))
+
+
+def _sum_up(sch: Any, block: Any, stages: Sequence[Stage], outer: Sequence[Any], sums: int) -> None:
+    """Add the lanes of so many partial sums inside the outer loops, and run what follows."""
     sch.reverse_compute_at(block, outer[-1], preserve_unit_loops=True)
     lanes, *own = sch.get_loops(block)[len(outer) :]
     sch.reorder(*own, lanes)
-    for loop in (*tile, *own, *(outer[-1:] if written_out(anchor, tiling) else ())):
+    for loop in own:
         sch.unroll(loop)
-    if apart:
-        _apart(sch, block, anchor, followers, outer[0], tiling)
-    for stage in [] if apart else [*copies, *followers]:
-        follow(sch, stage, outer[-1], len(outer), prod(extent_of(sch, loop) for loop in tile))
-    part(sch, turns[-1])
-    sch.vectorize(lane)
+    for stage in stages:
+        follow(sch, stage, outer[-1], len(outer), sums)
     for loop in sch.get_loops(sch.decompose_reduction(block, lanes))[len(outer) :]:
         sch.unroll(loop)
-    if extent % extent_of(sch, lane) == 0:
-        _zeros(sch, partial, turns[0], len(outer))
+
+
+def _terms_in_a_row(sch: Any, block: Any, anchor: Stage) -> tuple[list[Any], Any]:
+    """The loops over outputs of a sum, and the one over those of its terms that become lanes."""
+    spatial, reduce = loops_of(sch, block)
+    row = _row(anchor.terms)
+    if len(row) > 1:
+        at = len(spatial) + len(reduce) - len(row)
+        sch.transform_block_layout(block, _index_map(lambda *i: [*i[:at], _flat(i[at:], row)], at + len(row)))
+        spatial, reduce = loops_of(sch, block)
+    return spatial, reduce[-1]
+
+
+def _split_terms(sch: Any, terms: Any, longest: int, tiling: Tiling, *, half: bool) -> Any:
+    """Split a loop into vectors and lanes; returns that over lanes. half: see `_split_row`."""
+    turn, lane = _split_row(sch, terms, longest, tiling, half=half)
+    if half and extent_of(sch, turn) > TERMS:
+        sch.split(turn, [None, divisor(extent_of(sch, turn), TERMS)])
+    return lane
+
+
+def _in_pairs(anchor: Stage, extent: int, tiling: Tiling) -> bool:
+    """Whether a lane takes two terms at a time, products of neighbours in binary16.
+
+    A sum in float32 is then in one register; else in two, as what one of binary16 is widened to.
+    """
+    return anchor.hints.dot and tiling.sums > 1 and not tiling.whole and extent % tiling.register == 0
+
+
+PAIRED = 4
+"""Registers beside sums of pairs: both halves of one operand, widened, another, and a half of that."""
+
+
+def _rows_of_pairs(rows: int, tiling: Tiling, *, uneven: bool) -> int:
+    """Sums of pairs in a tile, for the fewest turns. uneven: the last turn may have fewer."""
+    counts = [n for n in range(1, tiling.registers - PAIRED + 1) if uneven or rows % n == 0]
+    return min(counts, key=lambda n: (-(-rows // n), rows % n > 0, n))
+
+
+def _split_pairs(sch: Any, terms: Any, tiling: Tiling) -> Any:
+    """Split a loop into vectors, neighbours in a lane, and lanes; returns that over lanes."""
+    _, lane, pair = sch.split(terms, [None, tiling.register // 2, 2])
+    sch.reorder(pair, lane)
+    return lane
+
+
+def _split_off(sch: Any, loops: list[Any], axis: int, count: int) -> Any:
+    """Split one of the loops in place; returns the loop of `count` turns. Fewer at the end have code of their own."""
+    loops[axis], inner = sch.split(loops[axis], [None, count])
+    part(sch, loops[axis])
+    return inner
 
 
 def _apart(sch: Any, block: Any, anchor: Stage, followers: Sequence[Stage], rows: Any, tiling: Tiling) -> None:

@@ -366,7 +366,7 @@ def _rated(
     if not op.gradient or "lr" not in attrs or attrs["weight_decay"]:
         return None
     source = sources[op.operands.index(op.gradient)]
-    held = kernel.half != "sums" or _rate(attrs, exponents[source]) >= SMALLEST
+    held = kernel.half != "sums" or abs(_rate(attrs, exponents[source])) >= SMALLEST
     return source if source >= kernel.inputs and held else None
 
 
@@ -460,6 +460,11 @@ class Bounds:
         if type(slope).__name__ != "IntImm":
             raise LowerError("lanes lie in no row", where=str(index))
         return int(slope), self.analyzer.simplify(rest[0])
+
+    def distance(self, index: Any, other: Any) -> int | None:
+        """How far another index is from one; None if that is no constant."""
+        apart = self.analyzer.simplify(other - index)
+        return int(apart) if type(apart).__name__ == "IntImm" else None
 
     def range(self, node: Any) -> tuple[int, int]:
         """The least and the largest value of an expression."""

@@ -13,13 +13,14 @@
  *   in what its operands are where one is a float: fma_fvv(a, b, c, n) is a * b + c with a float a.
  *
  *   strop_f16xN holds N binary16 numbers, as `half` loads them. Where they feed sums in float32, fma_f16(a, b, c, n) is
- *   a * b + c of binary16 a and b, add_f16(a, b, n) is a + b of a binary16 b: the bits are those of fma and add on
- *   operands that were widened before, because widening is exact; fill_f16(a, n) is what such sums begin with, a float
- *   that binary16 holds. Functions whose names begin with half_ compute in binary16: each result is rounded once,
- *   subnormals are kept, and float operands are rounded to binary16 before. widen and half_round convert. half_spread
- *   stores each as the lower half of a word, `stride` words apart. On a board this takes Zvfh or Helium, and so do
- *   load_f16 and store_f16. Code that uses none of it may define STROP_LANES_FLOATS before it includes this, and is then
- *   spared what it costs.
+ *   a * b + c of binary16 a and b, fma_wide_fvv of a float a and a binary16 b, add_f16(a, b, n) is a + b of a binary16 b:
+ *   the bits are those of fma and add on operands that were widened before, because widening is exact; fill_f16(a, n)
+ *   is what such sums begin with, a float that binary16 holds. dot_f16(a, b, c, n) has two products a lane: to lane k of
+ *   c it adds that of lanes 2k of a and b, then that of lanes 2k + 1; it is for Helium (and the PC), four lanes at most.
+ *   Functions whose names begin with half_ compute in binary16: each result is rounded once, subnormals are kept, and
+ *   float operands are rounded to binary16 before. widen and half_round convert. half_spread stores each as the lower
+ *   half of a word, `stride` words apart. On a board this takes Zvfh or Helium, and so do load_f16 and store_f16. Code
+ *   that uses none of it may define STROP_LANES_FLOATS before it includes this, and is then spared what it costs.
  *
  * LABELS
  *   strop_f32xN_labels and strop_f16xN_labels hold a number below 256 for each lane of such a vector: labels(name, n) are
@@ -127,6 +128,9 @@ typedef struct { uint32_t first, second; } strop_two_words;
 #undef LANES_WORDS
 #undef LANES_F16
 #undef LANES_FMA_HALF
+#undef LANES_FMA_SCALAR
+#undef LANES_PAIR_FMA_HALF
+#undef WIDE
 #undef LANES_ARITHMETIC_HALF
 #undef LANES_FMA_IN_HALF
 #undef LANES_TWO_IN_HALF

@@ -273,7 +273,9 @@ STROP_INLINE uint16_t strop_f16_fma(float a, float b, float c) {
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n)  \
         EACH(N, strop_lane_fma(sign strop_lane_f16_float(a[i]), strop_lane_f16_float(b[i]), c[i]))                     \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n)   \
-        EACH(N, strop_lane_fma(sign strop_lane_f16_float(a), strop_lane_f16_float(b[i]), c[i]))
+        EACH(N, strop_lane_fma(sign strop_lane_f16_float(a), strop_lane_f16_float(b[i]), c[i]))                        \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_wide_fvv(float a, strop_f16x##N b, strop_f32x##N c, size_t n)     \
+        EACH(N, strop_lane_fma(sign a, strop_lane_f16_float(b[i]), c[i]))
 
 #define LANES_PICK(N, name)                                                                                            \
     STROP_INLINE strop_f32x##N strop_x##N##_pick_##name(strop_f32x##N a, strop_f32x##N b, strop_f32x##N x,             \
@@ -295,3 +297,11 @@ LANES(16)
 LANES(32)
 LANES(64)
 LANES(128)
+
+STROP_INLINE strop_f32x4 strop_x4_dot_f16(strop_f16x8 a, strop_f16x8 b, strop_f32x4 c, size_t n) {
+    const strop_f32x8 x = strop_x8_widen(a, 2 * n), z = strop_x8_widen(b, 2 * n);
+    for (size_t i = 0; i < 2 * n; ++i) {
+        c[i / 2] = strop_lane_fma(x[i], z[i], c[i / 2]);
+    }
+    return c;
+}

@@ -562,10 +562,8 @@ LANES_LONG(16, 8)
 
 #if !defined(STROP_LANES_FLOATS)
 LANES_LONG(32, 16)
-STROP_INLINE strop_f32x8 strop_x8_widen(strop_f16x8 a, size_t n) {
-    (void)n;
-    return (strop_f32x8){{strop_widenb(a), strop_wident(a)}};
-}
+#define WIDE(a) (i ? strop_wident(a) : strop_widenb(a))
+STROP_INLINE strop_f32x8 strop_x8_widen(strop_f16x8 a, size_t n) EACH(strop_f32x8, 4, WIDE(a))
 STROP_INLINE strop_f16x8 strop_x8_half_round(strop_f32x8 a, size_t n) {
     uint16x8_t y = strop_x4_half_round(a.half[0], n);
     __asm__("vcvtt.f16.f32 %q0, %q1" : "+t"(y) : "t"(a.half[1]));
@@ -592,17 +590,37 @@ LANES_LONG_HALF(32, 16)
         return strop_x##N##_widen(strop_x##N##_gather_half(p, places, n), n);                                          \
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_fill_f16(float a, size_t n) { return strop_x##N##_fill(a, n); }            \
-    LANES_FMA_HALF(N, fma)                                                                                             \
-    LANES_FMA_HALF(N, fnma)
-#define LANES_FMA_HALF(N, name)                                                                                        \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c,            \
-                                                         size_t n) {                                                   \
-        return strop_x##N##_##name(strop_x##N##_widen(a, n), strop_x##N##_widen(b, n), c, n);                          \
-    }                                                                                                                  \
-    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c,             \
-                                                             size_t n) {                                               \
-        return strop_x##N##_##name##_fvv(strop_f16_float(a), strop_x##N##_widen(b, n), c, n);                          \
+    LANES_FMA_SCALAR(N, fma)                                                                                           \
+    LANES_FMA_SCALAR(N, fnma)
+#define LANES_FMA_SCALAR(N, name)                                                                                      \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n) { \
+        return strop_x##N##_##name##_wide_fvv(strop_f16_float(a), b, c, n);                                            \
     }
+/* Products are made four at a time, so that what is widened for them fits into registers beside sums. */
+#define LANES_FMA_HALF(name)                                                                                           \
+    STROP_INLINE strop_f32x4 strop_x4_##name##_f16(strop_f16x4 a, strop_f16x4 b, strop_f32x4 c, size_t n) {            \
+        return strop_x4_##name(strop_widenb(a), strop_widenb(b), c, n);                                                \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x4 strop_x4_##name##_wide_fvv(float a, strop_f16x4 b, strop_f32x4 c, size_t n) {             \
+        return strop_x4_##name##_fvv(a, strop_widenb(b), c, n);                                                        \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x8 strop_x8_##name##_f16(strop_f16x8 a, strop_f16x8 b, strop_f32x8 c, size_t n)              \
+        EACH(strop_f32x8, 4, strop_x4_##name(WIDE(a), WIDE(b), c.half[i], LEFT(4)))                                    \
+    STROP_INLINE strop_f32x8 strop_x8_##name##_wide_fvv(float a, strop_f16x8 b, strop_f32x8 c, size_t n)               \
+        EACH(strop_f32x8, 4, strop_x4_##name##_fvv(a, WIDE(b), c.half[i], LEFT(4)))                                    \
+    LANES_PAIR_FMA_HALF(16, 8, name)                                                                                   \
+    LANES_PAIR_FMA_HALF(32, 16, name)
+#define LANES_PAIR_FMA_HALF(N, H, name)                                                                                \
+    LANES_MADE(N, H, strop_f32x##N, name##_f16, (strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n),         \
+               a.half[i], b.half[i], c.half[i])                                                                        \
+    LANES_MADE(N, H, strop_f32x##N, name##_wide_fvv, (float a, strop_f16x##N b, strop_f32x##N c, size_t n), a,         \
+               b.half[i], c.half[i])
+LANES_FMA_HALF(fma)
+LANES_FMA_HALF(fnma)
+STROP_INLINE strop_f32x4 strop_x4_dot_f16(strop_f16x8 a, strop_f16x8 b, strop_f32x4 c, size_t n) {
+    c = strop_x4_fma(strop_widenb(a), strop_widenb(b), c, n);
+    return strop_x4_fma(strop_wident(a), strop_wident(b), c, n);
+}
 LANES_HALF(4)
 LANES_HALF(8)
 LANES_HALF(16)

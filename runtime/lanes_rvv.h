@@ -205,19 +205,22 @@
     STROP_INLINE strop_f32x##N strop_x##N##_fill_f16(float a, size_t n) {                                              \
         return strop_x##N##_widen(strop_x##N##_half_fill(a, n), n);                                                    \
     }                                                                                                                  \
-    LANES_FMA_HALF(N, g, fma, vfwmacc)                                                                                 \
-    LANES_FMA_HALF(N, g, fnma, vfwnmsac)                                                                               \
+    LANES_FMA_HALF(N, g, fma, vfwmacc, vfmacc)                                                                         \
+    LANES_FMA_HALF(N, g, fnma, vfwnmsac, vfnmsac)                                                                      \
     STROP_INLINE strop_f16x##N strop_x##N##_half_round(strop_f32x##N a, size_t n) {                                    \
         return __riscv_vfncvt_f_f_w_f16##h(a, n);                                                                      \
     }
 
-#define LANES_FMA_HALF(N, g, name, op)                                                                                 \
+#define LANES_FMA_HALF(N, g, name, op, wide)                                                                           \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16(strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n) {\
         return __riscv_##op##_vv_f32m##g(c, a, b, n);                                                                  \
     }                                                                                                                  \
     STROP_INLINE strop_f32x##N strop_x##N##_##name##_f16_fvv(uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n) { \
         const union { uint16_t u; _Float16 h; } pun = {.u = a};                                                        \
         return __riscv_##op##_vf_f32m##g(c, pun.h, b, n);                                                              \
+    }                                                                                                                  \
+    STROP_INLINE strop_f32x##N strop_x##N##_##name##_wide_fvv(float a, strop_f16x##N b, strop_f32x##N c, size_t n) {   \
+        return __riscv_##wide##_vf_f32m##g(c, a, strop_x##N##_widen(b, n), n);                                         \
     }
 /* Numbers in binary16 and arithmetic rounded to it, N lanes in a group of h registers. b, q: as those of LANES. */
 #define LANES_F16(N, h, b, q)                                                                                          \
@@ -419,17 +422,19 @@
     PAIR_MADE(N, H, fill_f16, (float a, size_t n), (a, FIRST(H)), (a, REST(H)))                                        \
     PAIR_TWO_HALF(N, H, add_f16)                                                                                       \
     PAIR_TWO_HALF(N, H, sub_f16)                                                                                       \
-    PAIR_FMA_HALF(N, H, fma_f16)                                                                                       \
-    PAIR_FMA_HALF(N, H, fnma_f16)
+    PAIR_FMA_HALF(N, H, fma)                                                                                           \
+    PAIR_FMA_HALF(N, H, fnma)
 
 #define PAIR_TWO_HALF(N, H, name)                                                                                      \
     PAIR_MADE(N, H, name, (strop_f32x##N a, strop_f16x##N b, size_t n), (a.low, HALF(b, 0), FIRST(H)),                 \
               (a.high, HALF(b, 1), REST(H)))
 
 #define PAIR_FMA_HALF(N, H, name)                                                                                      \
-    PAIR_MADE(N, H, name, (strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n),                               \
+    PAIR_MADE(N, H, name##_f16, (strop_f16x##N a, strop_f16x##N b, strop_f32x##N c, size_t n),                         \
               (HALF(a, 0), HALF(b, 0), c.low, FIRST(H)), (HALF(a, 1), HALF(b, 1), c.high, REST(H)))                    \
-    PAIR_MADE(N, H, name##_fvv, (uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n),                              \
+    PAIR_MADE(N, H, name##_f16_fvv, (uint16_t a, strop_f16x##N b, strop_f32x##N c, size_t n),                          \
+              (a, HALF(b, 0), c.low, FIRST(H)), (a, HALF(b, 1), c.high, REST(H)))                                      \
+    PAIR_MADE(N, H, name##_wide_fvv, (float a, strop_f16x##N b, strop_f32x##N c, size_t n),                            \
               (a, HALF(b, 0), c.low, FIRST(H)), (a, HALF(b, 1), c.high, REST(H)))
 
 #else

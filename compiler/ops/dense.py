@@ -89,7 +89,7 @@ class DenseDx(OpSpec):
 class DenseDw(OpSpec):
     """dy (B,O), x (B,I) -> dw (O,I), summed over the batch.
 
-    attrs, optional: scale multiplies x first (the learning rate, see `passes.hoist`).
+    attrs, optional: scale multiplies x first (minus the learning rate, see `passes.hoist`).
     """
 
     kind = "dense_dw"

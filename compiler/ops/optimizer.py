@@ -77,7 +77,7 @@ def decayed(te: Te, w: Expr, gradient: Expr, attrs: Attrs) -> Expr:
 
 
 class Sgd(Update):
-    """w, g -> w - lr (g + weight_decay w)."""
+    """w, g -> w - lr (g + weight_decay w). A rate of -1 takes no product: `passes.hoist` leaves it."""
 
     kind = "sgd"
     operands = ("w", "dw", "lr", "phase")
@@ -94,12 +94,12 @@ class Sgd(Update):
 
         def element(*i: Expr) -> Expr:
             gradient = decayed(te, w[i], g[i], attrs)
-            return w[i] - (gradient if attrs.get("lr") == 1 else lr * gradient)
+            return w[i] + gradient if attrs.get("lr") == -1 else w[i] - lr * gradient
 
         return [new(te, inputs, types, attrs, 0, element, "w")]
 
     def cases(self) -> list[Case]:
-        whole = Case((f32(3, 5),) * 2, {"lr": 1.0, "weight_decay": 0.0})
+        whole = Case((f32(3, 5),) * 2, {"lr": -1.0, "weight_decay": 0.0})
         settings = [{"lr": 0.1, "weight_decay": decay} for decay in (0.0, 0.01)]
         return [whole, *(case for attrs in settings for case in paced((f32(3, 5),) * 2, attrs))]
 

@@ -23,6 +23,7 @@ FORMS = {"": "A, B", "_vf": "C, b.f[0]", "_fv": "b.f[0], C"}
 HALF_FORMS = {"": "HALVES(a.h), HALVES(b.h + 1)", "_vf": "HALVES(c.h + 1), b.f[0]", "_fv": "b.f[0], HALVES(c.h + 1)"}
 PRODUCTS = {
     "": "A, B", "_fvv": "a.f[0], B", "_f16": "HALVES(b.h), HALVES(b.h + 1)", "_f16_fvv": "b.h[0], HALVES(b.h + 1)",
+    "_wide_fvv": "a.f[0], HALVES(b.h + 1)",
 }  # fmt: skip
 
 
@@ -130,6 +131,9 @@ def in_halves() -> Iterator[tuple[str, str]]:
 
 def of_panels() -> Iterator[tuple[str, str]]:
     """The cases of functions that only boards with panels have."""
+    dot = "strop_x4_dot_f16(HALVES(b.h), HALVES(b.h + 1), strop_x4_load(c.f, 1, 4), 4)"
+    bits = "i < 4 ? float_bits(y.u[i], VECTOR) : 0u"
+    yield "dot_f16", f"CASE(dot_f16, strop_x4_store(y.f, 1, {dot}, 4), {bits})"
     for width, n in ((4, 3), (8, 5), (8, 8)):
         for stride in (1, WIDTH // n):
             name, lanes = f"half_spread_x{width}_{n}_{stride}", f"strop_x{width}_half(a.h, 2, {n})"

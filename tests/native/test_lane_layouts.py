@@ -2,12 +2,14 @@
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cases import KERNEL_INCLUDES, Array, CompiledCase, Library, Net, OpCase, batches, stages
 from cbuild import RUNTIME, build_shared
 
+from strop.compiler.dtypes import FLOAT16
 from strop.compiler.ir import Program
 from strop.compiler.ops.base import Case, f32
 from strop.compiler.optim import SGD
@@ -48,28 +50,50 @@ def test_windows_that_leave_a_rest_stay_channels(tmp_path: Path) -> None:
     assert "_gather(" not in text.split("conv2d_dw_pooled")[0]
 
 
-def partial(terms: Array, lanes: int) -> np.float32:
-    """Terms added as lanes add them: each lane every so many, then all lanes."""
+def partial(terms: Array, lanes: int, neighbours: int = 1) -> np.float32:
+    """Terms added as lanes add them: each lane so many in every turn, one after the other, then all lanes."""
     sums = np.zeros(lanes, np.float32)
-    for start in range(0, len(terms), lanes):
-        turn = terms[start : start + lanes]
-        sums[: len(turn)] += turn
+    for start in range(0, len(terms), lanes * neighbours):
+        turn = terms[start : start + lanes * neighbours]
+        for first in range(neighbours):
+            added = turn[first::neighbours]
+            sums[: len(added)] += added
     total = np.float32(0)
     for lane in sums:
         total += lane
     return total
 
 
-@pytest.mark.parametrize("length", [37, 64, 169])
-def test_terms_are_added_lane_by_lane(length: int) -> None:
-    case = OpCase("dense", 99, Case((f32(1, length), f32(2, length))))
-    kernel = CompiledCase(case, TILING, fma=True)
+def dense(rows: int, length: int, tiling: Tiling, **options: Any) -> tuple[str, Array, Array]:
+    """The C of a dense layer, its products, and what it adds them up to.
+
+    The products are exact whatever they rest in, and add up to zero: what comes of them is rounding, by their order.
+    """
+    case = OpCase("dense", 99, Case((f32(1, length), f32(rows, length))))
+    kernel = CompiledCase(case, tiling, fma=True, **options)
     x, w = kernel.operands[0], kernel.operands[1]
-    x[:] = 2.0 ** np.random.default_rng(length).integers(-20, 21, x.shape)
-    w[:] = 1 + np.arange(2)[:, None]
+    random = 2.0 ** np.random.default_rng(length).integers(-12, 15, length // 2)
+    x[0] = np.concatenate([random, np.zeros(length % 2), -random[::-1]])
+    w[:] = 1 + np.arange(rows)[:, None]
     source = KERNEL_INCLUDES + '#include "lanes.h"\n' + kernel.source("run")
     pointers = (ctypes.c_void_p * len(kernel.operands))(*(array.ctypes.data for array in kernel.operands))
-    build_shared([source, RUNTIME / "numerics.c"], cc="gcc").run(pointers)
-    count = int(kernel.kernel.body.split("_sum(")[1].split(", ")[2].split(")")[0])
-    expected = [partial(x[0] * row, count) for row in w]
-    assert kernel.results[0].tolist() == [expected]
+    build_shared([source, RUNTIME / "numerics.c"], cc="gcc", flags=["-Wno-psabi"]).run(pointers)
+    return kernel.kernel.body, x[0].astype(np.float32) * w.astype(np.float32), kernel.results[0][0]
+
+
+@pytest.mark.parametrize("length", [37, 64, 169])
+def test_terms_are_added_lane_by_lane(length: int) -> None:
+    body, products, sums = dense(2, length, TILING)
+    count = int(body.split("_sum(")[1].split(", ")[2].split(")")[0])
+    assert sums.tolist() == [partial(row, count) for row in products]
+
+
+@pytest.mark.parametrize(("rows", "turns"), [(3, [3]), (8, [4]), (10, [4, 2])], ids=str)
+def test_products_of_neighbours_are_added_in_one_lane(rows: int, turns: list[int]) -> None:
+    """As many sums as registers hold, in each turn and in the last one."""
+    tiling = Tiling(lanes=16, halves=16, registers=8, at_once=4)
+    body, products, sums = dense(rows, 88, tiling, dtype=FLOAT16, half="maps")
+    loops = body.split("for (int r0")[1:]
+    assert [loop.split("}")[0].count("_dot_f16(strop_x8_half(x + ") for loop in loops] == turns
+    assert sums.tolist() == [np.float16(partial(row, 4, neighbours=2)) for row in products]
+    assert sums.tolist() != [np.float16(partial(row, 8)) for row in products]

@@ -234,9 +234,10 @@ def counted(update: Formula) -> Formula:
 
 
 def sgd_step(w: Tensor, g: Tensor, lr: float, a: Attrs, velocity: Tensor | None = None) -> list[Tensor]:
-    """One step of torch.optim.SGD from a given velocity."""
+    """One step of torch.optim.SGD from a given velocity; up the gradient at a negative rate."""
     w = torch.nn.Parameter(w.clone())
-    optimizer = torch.optim.SGD([w], lr, momentum=a.get("momentum", 0), weight_decay=a["weight_decay"])
+    momentum, decay = a.get("momentum", 0), a["weight_decay"]
+    optimizer = torch.optim.SGD([w], abs(lr), momentum=momentum, weight_decay=decay, maximize=lr < 0)
     if velocity is not None:
         optimizer.state[w]["momentum_buffer"] = velocity = velocity.clone()
     w.grad = g.clone()

@@ -215,12 +215,19 @@ def sweep(model: str, dtype: str = "float32") -> str:
 def test_a_sweep_has_its_inputs_before_the_loop_over_rows(dtype: str, fixed: str) -> None:
     before, loop = sweep("cnn-28x28", dtype).split("for (int r0", 1)
     assert f"const strop_{fixed} = " in before
+    assert "fnma" not in loop, "no vector times a float is subtracted: it would be negated in a register of its own"
     assert "(y " not in loop.split("}")[0]
 
 
 def test_what_vectors_share_in_a_sweep_is_widened_once() -> None:
     assert "float dy_wide_panel[11];" in sweep("mlp-64-32-10", "float16")
     assert "panel" not in sweep("mlp-64-32-10")
+
+
+def test_a_weight_of_a_sweep_is_widened_in_its_products() -> None:
+    rows = sweep("mlp-64-32-10", "float16")
+    assert "_load_f16(w" not in rows
+    assert "_fma_wide_fvv(read.first, read_2, " in rows
 
 
 def test_a_pool_compares_once_for_a_maximum_and_its_place() -> None:
@@ -255,4 +262,5 @@ def test_registers_that_a_shorter_band_leaves_are_not_declared() -> None:
 def test_a_weight_that_every_window_reads_is_widened_once() -> None:
     text = built("cnn-28x28", "float16")
     assert text.count("strop_x8_store(w_wide_panel + ") == 2  # in training and in inference
-    assert "load_f16(w + i1" not in text
+    assert text.count("load_f16(w + ") == 3  # and in the update of it
+    assert "strop_x4_load(w_wide_panel + ax5 * 24 + i1_0 * 4 + 8, 1, 4)" in text  # channels lie side by side
