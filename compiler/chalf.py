@@ -1,7 +1,7 @@
 """Prints kernels whose vectors compute in binary16 where the Program says so (`Program.half`).
 
 Of `maps`, what is made of numbers that rest in binary16, element by element, and rests so again is computed in halves,
-each operation rounded once; an update `w - a*b` is one fused multiply-add. Of `sums`, a sum of products is also kept in
+each operation rounded once; an update `w + a*b` is one fused multiply-add. Of `sums`, a sum of products is also kept in
 halves for up to `TERMS` terms, then added to the float32 sum; one that has no more is kept in halves altogether.
 Everything else is computed in float32, as in `VectorPrinter`.
 """

@@ -217,14 +217,14 @@ def _map(sch: Any, stage: Stage, tiling: Tiling, lanes: Lanes) -> None:
 
 
 def _columns(sch: Any, anchor: Stage, followers: Sequence[Stage], tiling: Tiling) -> None:
-    """A weight (O,I) updated by an outer product: a vector of columns at a time, a few rows in each turn."""
+    """A weight (O,I) updated by an outer product: a few vectors of columns at a time, down the rows."""
     block = sch.get_sblock(anchor.name)
     rows, columns = sch.get_loops(block)
     rounds = str(sch.get(block).writes[0].source.dtype) == "bfloat16"  # by several instructions, on several registers
     count, beside = abreast(extent_of(sch, columns), tiling, 4 if rounds else 1)
     band, lane = _split_lanes(sch, columns, count)
     band, pair = sch.split(band, [None, beside])
-    rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), 4)])
+    rows, turn = sch.split(rows, [None, divisor(extent_of(sch, rows), tiling.turn)])
     sch.reorder(band, rows, turn, pair, lane)
     for loop in (turn, pair):
         sch.unroll(loop)

@@ -1,7 +1,7 @@
 """Say what a core that computes in binary16 does in it, and let what it needs rest in that format.
 
 An outer product's factors must both rest in binary16 to be multiplied there: a copy of the network's input is made of
-it, once a step, and the error is multiplied by the learning rate before, once an output instead of once a weight.
+it, once a step, and the error is multiplied by minus the learning rate before, once an output and not once a weight.
 """
 
 from collections.abc import Iterable

@@ -90,6 +90,12 @@ def test_inputs_of_an_update_wait_in_the_registers_beside_a_weight(tiling: Tilin
     assert abreast(784, tiling) == (lanes, beside)
 
 
+@pytest.mark.parametrize("turn", [1, 4])
+def test_an_update_takes_as_many_rows_at_a_time_as_the_core_has_addresses_for(turn: int) -> None:
+    body = kernel("dense_dw", (1, 8), (1, 96), turn=turn, **HELIUM)
+    assert body.count("_store(dw + ") == turn * abreast(96, Tiling(**HELIUM))[1]
+
+
 @pytest.mark.parametrize(
     ("image", "padding", "size"), [((7, 5), 0, 16 * 5 + 1), ((5, 5), 1, 16 * 25 + 1), ((9, 9), 1, 0)]
 )
