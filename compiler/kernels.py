@@ -220,7 +220,7 @@ def _source(op: OpSpec) -> str:
     return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
-MAKERS = ("lower", "cprint", "cvector", "places", "chalf", "cteam", "schedules", "lanes", "harts", "kernels", "dtypes")
+MAKERS = ("lower", "cprint", "cvector", "places", "chalf", "cteam", "schedules", "harts", "kernels", "dtypes")
 """What decides what a kernel looks like, besides the ops."""
 
 
@@ -229,5 +229,5 @@ def _sources() -> str:
     """Hash of the files that decide what a kernel looks like."""
     folder = Path(__file__).parent
     own = (folder / f"{name}.py" for name in MAKERS)
-    files = [*own, *sorted((folder / "ops").glob("*.py"))]
+    files = [*own, *sorted((folder / "ops").glob("*.py")), *sorted((folder / "lanes").glob("*.py"))]
     return digest(b"".join(file.read_bytes() for file in files))

@@ -23,7 +23,9 @@ from strop.compiler.kernels import (
     result_order,
     variables,
 )
-from strop.compiler.lanes import Lanes, arrange_lanes, of_terms, ways, written_out
+from strop.compiler.lanes import arrange_lanes, ways
+from strop.compiler.lanes.layout import Lanes, of_terms
+from strop.compiler.lanes.terms import written_out
 from strop.compiler.ops import spec
 from strop.compiler.ops.base import Hints, OpSpec
 from strop.compiler.schedules import Stage, arrange

@@ -10,7 +10,9 @@ from torch import nn
 from strop.compiler.dtypes import BFLOAT16, INT32, UINT8
 from strop.compiler.harts import imbalance
 from strop.compiler.ir import TensorType
-from strop.compiler.lanes import Lanes, abreast, lane_axis, lane_count
+from strop.compiler.lanes.layout import Lanes, lane_axis
+from strop.compiler.lanes.vectors import lane_count
+from strop.compiler.lanes.weights import abreast
 from strop.compiler.ops.base import Case, f32
 from strop.compiler.pipeline import build
 from strop.compiler.precision import uniform
