@@ -80,7 +80,7 @@ class Report(_Mapped):
 def report(bundle: "Bundle", *, toolchain: str = "zig") -> Report:
     """Link the bundle's library and its firmware and measure both.
 
-    Raises ToolchainError when they cannot be linked.
+    Raises ToolchainError or PlanError when they cannot be linked.
     """
     sizes, scratch = bundle.plan.sizes, bundle.plan.scratch_bytes()
     constants = sum(bundle.plan.sizes[region] for region in ("params", "const"))

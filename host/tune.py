@@ -22,7 +22,7 @@ from strop.compiler.ir import Op, digest
 from strop.compiler.kernels import Kernel, KernelSpec, kernel_runs, kernel_spec, lower, lowered
 from strop.compiler.passes.tuned import Entry, Schedules, schedule_key, tuned
 from strop.compiler.schedules import Tiling
-from strop.errors import LowerError, ToolchainError, UsageError
+from strop.errors import LowerError, PlanError, ToolchainError, UsageError
 from strop.host.profile import kernel_sums, step_costs
 from strop.targets.toolchain import RUNTIME, build_elf, find_toolchain
 
@@ -132,7 +132,7 @@ def tune(
     searches = {key: variants(spec, earlier.get(key, bench.default)) for key, spec in searched.items()}
     builds = 0
     while builds < budget and (table := _next(searches)):
-        with suppress(ToolchainError):
+        with suppress(PlanError, ToolchainError):
             for key, trial in bench.trials(bench.costs(table), table, table).items():
                 trials[key].append(trial)
         builds += 1

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from strop import firmware, runtime
-from strop.errors import ToolchainError, nearest
+from strop.errors import PlanError, ToolchainError, nearest
 from strop.targets.board import Board
 from strop.targets.isa import Isa, load_isa
 from strop.targets.link import linker_script
@@ -130,7 +130,7 @@ def build_elf(
     """Compile and link a program for ``board`` and return ``out``.
 
     sources: C files with ``main``; start-up code, the board's port and the memory functions are added. defines: as
-    ``NAME=VALUE``. Raises ToolchainError with the compiler's first error, which covers a program too large to link.
+    ``NAME=VALUE``. Raises ToolchainError with the compiler's first error, PlanError if the program is too large.
     """
     compiler = find_toolchain(toolchain, board.core)
     own = [FIRMWARE / board.core.startup, FIRMWARE / "boot.c", FIRMWARE / "memory.c", board.port_source]
@@ -206,13 +206,26 @@ def _flags(compiler: Toolchain, includes: Iterable[Path], defines: Iterable[str]
 def _run(compiler: Toolchain, arguments: Sequence[str], where: str) -> None:
     done = subprocess.run([*compiler.command, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
+        _check_room(done.stderr, where)
         raise ToolchainError(f"{compiler.version} refuses the program: {_complaint(done.stderr)}", where=where)
+
+
+def _check_room(stderr: str, where: str) -> None:
+    """Raise PlanError if a linker says that a memory is too small; the largest of several figures is the whole one."""
+    found = re.findall(r"region [`']?(FLASH|RAM)'?:? overflowed by (\d+) bytes", stderr)
+    memory, missing = max(found, key=lambda each: int(each[1]), default=("", "0"))
+    what = f"the program needs {int(missing):,} B more {'flash' if memory == 'FLASH' else memory} than there is"
+    if not found and "too little RAM" in stderr:  # the linker script's own words
+        what = "the program leaves too little RAM for the stack"
+    elif not found:
+        return
+    raise PlanError(what, where=where, do="Choose a larger board, a smaller network or type, or a rule that keeps less")
 
 
 def _complaint(stderr: str) -> str:
     """Return the line that says why: the first error, or what a linker said before its driver says that it failed."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("collect2")]
-    errors = [line for line in lines if re.search(r"error|undefined reference|overflowed|will not fit", line)]
+    errors = [line for line in lines if re.search(r"error|undefined reference", line)]
     return (errors or lines or ["it printed nothing"])[0]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from strop.errors import ToolchainError
+from strop.errors import PlanError, ToolchainError
 from strop.targets import toolchain
 from strop.targets.board import Board, load_board
 from strop.targets.isa import load_isa
@@ -98,10 +98,24 @@ def test_warnings_are_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_a_program_too_large_is_refused(name: str, tmp_path: Path) -> None:
-    source = _program(tmp_path / "source", "char huge[1600000]; int main(void) { return huge[__LINE__]; }\n")
-    with pytest.raises(ToolchainError, match=r"RAM|stack"):
-        build_elf(load_board(name), [source], [], tmp_path / "a.elf")
+@pytest.mark.parametrize(
+    ("kind", "size", "what"),
+    [
+        ("", 9_900_000, r"needs \d,\d\d\d,\d\d\d B more RAM than"),
+        ("const", 9_900_000, r"needs \d,\d\d\d,\d\d\d B more flash than"),
+        ("", None, "leaves too little RAM for the stack"),
+    ],
+)
+def test_a_program_too_large_says_by_how_much(
+    kind: str, size: int | None, what: str, name: str, tmp_path: Path
+) -> None:
+    board = load_board(name)
+    size = size or board.memory[1].length - 256
+    text = f"{kind} char huge[{size}] = {{{int(bool(kind))}}}; volatile int at; int main(void) {{ return huge[at]; }}\n"
+    source = _program(tmp_path / "source", text)
+    for family in _families(board):
+        with pytest.raises(PlanError, match=rf"{what}.*{name}"):
+            build_elf(board, [source], [], tmp_path / "a.elf", toolchain=family)
 
 
 def test_a_missing_source(tmp_path: Path) -> None:
