@@ -165,7 +165,7 @@ LR = 0.3
 
 
 def sgd(w: Array, g: Array, *_: Array, a: Mapping[str, Any]) -> list[Array]:
-    return [w + a.get("lr", LR) * (g + a["weight_decay"] * w)]
+    return [w + abs(a.get("lr", LR)) * (g + a["weight_decay"] * w)]
 
 
 def momentum(w: Array, v: Array, g: Array, *_: Array, a: Mapping[str, Any]) -> list[Array]:
