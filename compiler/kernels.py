@@ -229,5 +229,5 @@ def _sources() -> str:
     """Hash of the files that decide what a kernel looks like."""
     folder = Path(__file__).parent
     own = (folder / f"{name}.py" for name in MAKERS)
-    files = [*own, *sorted((folder / "ops").glob("*.py")), *sorted((folder / "lanes").glob("*.py"))]
+    files = [*own, *(file for part in ("ops", "lanes") for file in sorted((folder / part).glob("*.py")))]
     return digest(b"".join(file.read_bytes() for file in files))

@@ -4,6 +4,9 @@ The lanes of a reduction are the channels of an image, or the last axis of a mat
 then differs between lanes. Loads and stores may have any distance between lanes. Two layouts are for what has too few
 channels: lanes over the positions of an image, all of its rows in one, and lanes over the terms of a sum, each of which
 keeps a partial one; those are added in the order of the lanes.
+
+`layout` names the layouts. A file arranges each kind of kernel: `outputs`, `weights`, `windows`, `terms`; `vectors`
+splits their loops by what registers hold, `panel` widens operands beforehand.
 """
 
 from collections.abc import Sequence

@@ -59,7 +59,7 @@ def partial_sums(
     code of its own then.
     """
     block, rank, parts = sch.get_sblock(anchor.name), len(anchor.shape), partable(sch, [anchor, *followers])
-    _, terms = _terms_in_a_row(sch, block, anchor)
+    terms = _terms_in_a_row(sch, block, anchor)
     extent = extent_of(sch, terms)
     pairs = _in_pairs(anchor, extent, tiling)
     if pairs:
@@ -101,15 +101,14 @@ def _sum_up(sch: Any, block: Any, stages: Sequence[Stage], outer: Sequence[Any],
         sch.unroll(loop)
 
 
-def _terms_in_a_row(sch: Any, block: Any, anchor: Stage) -> tuple[list[Any], Any]:
-    """The loops over outputs of a sum, and the one over those of its terms that become lanes."""
-    spatial, reduce = loops_of(sch, block)
+def _terms_in_a_row(sch: Any, block: Any, anchor: Stage) -> Any:
+    """The loop over those terms of a sum that become lanes."""
     row = _row(anchor.terms)
     if len(row) > 1:
-        at = len(spatial) + len(reduce) - len(row)
+        at = len(anchor.shape) + len(anchor.terms) - len(row)
         sch.transform_block_layout(block, index_map(lambda *i: [*i[:at], flat_index(i[at:], row)], at + len(row)))
-        spatial, reduce = loops_of(sch, block)
-    return spatial, reduce[-1]
+    _, reduce = loops_of(sch, block)
+    return reduce[-1]
 
 
 def _split_terms(sch: Any, terms: Any, longest: int, tiling: Tiling, *, half: bool) -> Any:
@@ -169,10 +168,8 @@ def _apart(sch: Any, block: Any, anchor: Stage, followers: Sequence[Stage], rows
 ROWS = (8, 256)
 """Sums in a row, at least and at most: a shorter one costs more than scalars, a longer one too much stack."""
 
-
 SHARED = 13
 """Instructions of a turn that do not depend on its sums: the loop, the other operand, and where its lanes lie."""
-
 
 STRAIGHT = 4
 """As SHARED, where the first, one other and the last turn are all there are, and a row on the stack has the places."""
