@@ -297,8 +297,7 @@ class VectorPrinter(Printer):
             self._panel(node.buffer)
             return
         if str(node.buffer.scope()) == ROW:
-            self.buffers[node.buffer] = self._fresh(str(node.buffer.name).replace("_local", ""))
-            self._line(f"float {self.buffers[node.buffer]}[{_size(node.buffer)}];")
+            self._array(node.buffer, _size(node.buffer))
             return
         self.undeclared[node.buffer] = (node, len(self.lines), self.depth, self.lane is not None)
         self.lines.append("")
@@ -317,8 +316,12 @@ class VectorPrinter(Printer):
     def _panel(self, buffer: Any) -> None:
         """Declare a panel, with room for a neighbour of the last number."""
         self.panels.add(buffer)
+        self._array(buffer, _size(buffer) + 1)
+
+    def _array(self, buffer: Any, count: int) -> None:
+        """Declare floats on the stack."""
         self.buffers[buffer] = self._fresh(str(buffer.name).replace("_local", ""))
-        self._line(f"float {self.buffers[buffer]}[{_size(buffer) + 1}];")
+        self._line(f"float {self.buffers[buffer]}[{count}];")
 
     def _of_panel(self, buffer: Any, index: Any, suffix: str = "") -> str:
         """A number of a panel, which is read together with its neighbour. suffix: of the function that reads."""
