@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from strop.errors import PlanError, StropError, ToolchainError
+from strop.errors import PlanError
 from strop.host.arrays import write_file
 from strop.host.cli.choices import bundle_of
 from strop.host.cli.command import Outcome, verb
@@ -31,7 +31,7 @@ def analyze(shared: Shared, model: Model, build: Build, tools: Tools) -> Outcome
     board = load_board(shared.board)
     try:
         bundle, found = _measured(model, build, shared, tools, board)
-    except (PlanError, ToolchainError) as error:
+    except PlanError as error:
         if board.is_host:
             raise
         bundle, found = _oversized(model, build, shared, tools, board, error)
@@ -47,7 +47,7 @@ def _measured(model: str, build: Build, shared: Shared, tools: Tools, board: Boa
 
 
 def _oversized(
-    model: str, build: Build, shared: Shared, tools: Tools, board: Board, error: StropError
+    model: str, build: Build, shared: Shared, tools: Tools, board: Board, error: PlanError
 ) -> "tuple[Bundle, Report]":
     """The figures of a model that is too large for its board, taken on a roomy one; raises the error otherwise."""
     flash, ram = board.memory
